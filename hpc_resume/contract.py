@@ -108,7 +108,6 @@ SCRIPT_VARIABLES: Final = (
     ("HR_SIGNAL", "the warning signal, without SIG"),
     ("HR_LEAD", "whole seconds between the warning and the end"),
     ("HR_REQUEUE_ON", "array of causes after which the job goes back into the queue"),
-    ("HR_REQUEUE_METHOD", "scontrol"),
     ("HR_MAX_TIMEOUT", "budget of requeues after a time-out; -1: unlimited"),
     ("HR_MAX_PREEMPTED", "the same after a preemption"),
     ("HR_MAX_CRASH", "the same after a crash"),

@@ -1,0 +1,106 @@
+# The way of a warning: the trap, the delivery to exactly the processes that announced themselves, the last resort.
+# Part of the runtime that every rendered script carries; it has no placeholders and runs nothing by itself.
+
+# The trap: counts, remembers the first, passes the warning on. Ctrl-C at a terminal asks to save and stop; a second
+# one stops hard (a background command of a shell without job control ignores INT, so it reaches only us).
+# Arguments: signal name without SIG.
+hr::on_signal() {
+  HR_SIGNALS=$((HR_SIGNALS + 1))
+  HR_FIRST_SIGNAL=${HR_FIRST_SIGNAL:-$1}
+  if [[ $1 == INT ]]; then HR_CANCELLED=1 HR_INTERRUPTS=$((HR_INTERRUPTS + 1)); fi
+  HR_LAST_SIGNAL=$1
+  hr::event received signal "\"$1\"" count "$HR_SIGNALS"
+  hr::deliver
+}
+
+# Passes on what has arrived since the last delivery. Not entered twice: a trap can interrupt a trap.
+hr::deliver() {
+  if [[ -z $HR_CHILD ]] || ((HR_DELIVERING)); then return 0; fi
+  HR_DELIVERING=1
+  while ((HR_DELIVERED < HR_SIGNALS)); do
+    HR_DELIVERED=$HR_SIGNALS
+    if ((! HR_WARNED)); then
+      HR_WARNED=1
+      hr::warn
+    elif ((HR_INTERRUPTS > 1)); then
+      hr::terminate
+    elif [[ $HR_LAST_SIGNAL == TERM && $HR_FIRST_SIGNAL != TERM ]]; then
+      hr::signal_ranks TERM || true # another signal than the first escalates; the same one again changes nothing
+    fi
+  done
+  HR_DELIVERING=0
+}
+
+# Signals every process of this attempt that has announced itself. Arguments: signal. Returns 1 when there is none.
+hr::signal_ranks() {
+  local record status found=1 elsewhere=0
+  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
+    if [[ $record == *.child.json ]]; then continue; fi
+    status=0
+    hr::signal_record "$record" "$1" || status=$?
+    case $status in
+      0) found=0 ;;
+      2) [[ -e $record ]] && elsewhere=1 ;;
+    esac
+  done
+  # srun hands USR1 on to every task, on every node; TERM would make it kill them at once.
+  if ((elsewhere && HR_CHILD_IS_SRUN)) && hr::signal_child "$HR_SIGNAL"; then found=0; fi
+  return "$found"
+}
+
+# Signals our child, if it still is that process. Arguments: signal.
+hr::signal_child() {
+  hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS" || return 1
+  kill -s "$1" "$HR_CHILD" 2>/dev/null && hr::event sent signal "\"$1\"" pid "$HR_CHILD"
+}
+
+# Delivers the warning. A training that has not announced itself is still starting, or is a plain program: one that
+# handles the signal, or has run for longer than the lead, gets it from our own record of it; another has half of the
+# time that is left to get ready, and is then terminated: there was nothing to save.
+hr::warn() {
+  local patience=$((HR_LEAD / 2)) since=$SECONDS said=0
+  if [[ $HR_FIRST_SIGNAL == TERM ]]; then patience=$(($(hr::kill_wait) / 2)); fi
+  while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
+    hr::signal_ranks "$HR_SIGNAL" && return 0
+    if ((SECONDS - HR_CHILD_SINCE >= HR_LEAD || (HR_CHILD_IS_SRUN && SECONDS - since >= patience))) ||
+      { ((! HR_CHILD_IS_SRUN)) && hr::catches "$HR_CHILD" "$HR_SIGNAL"; }; then
+      hr::signal_child "$HR_SIGNAL"
+      return 0
+    fi
+    if ((SECONDS - since >= patience || HR_INTERRUPTS > 1)); then
+      hr::say "the training has not got ready in $patience s: it is terminated, with nothing to save"
+      hr::terminate
+      return 0
+    fi
+    if ((! said)); then
+      said=1
+      hr::say "warned before the training got ready: it has $patience s to do so"
+    fi
+    sleep 0.1
+  done
+}
+
+# Ends our child and all its descendants with TERM.
+hr::terminate() {
+  local pid
+  hr::event terminated pid "$HR_CHILD"
+  for pid in $(hr::descendants "$HR_CHILD"); do kill "$pid" 2>/dev/null || true; done
+  hr::signal_child TERM || true
+}
+
+# Prints the descendants of a process, the deepest first. Arguments: pid.
+hr::descendants() {
+  local child
+  hr::read_file "/proc/$1/task/$1/children" || return 0
+  for child in $REPLY; do
+    hr::descendants "$child"
+    echo "$child"
+  done
+}
+
+# Prints the seconds between Slurm's TERM and its KILL.
+hr::kill_wait() {
+  local config=
+  if [[ $HR_SCHEDULER == slurm ]]; then config=$(timeout 5 scontrol show config 2>/dev/null) || config=; fi
+  if [[ $config =~ KillWait[[:space:]]*=[[:space:]]*([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 30; fi
+}

@@ -1,0 +1,310 @@
+# hr::launch runs one attempt of a run: traps first, the command in the background, warnings forwarded to exactly the
+# processes that announced themselves, the wait until it is really gone, and what follows. Sourcing runs nothing.
+
+# What a rendered script does when it is executed.
+hr::main() {
+  HR_MAIN=1
+  hr::launch "${HR_LAUNCHER[@]}" "${HR_COMMAND[@]}"
+  exit "$?"
+}
+
+# Runs a command as one attempt of the run; without arguments the command of job.yaml.
+# Arguments: command and its words. Returns the training's own exit code: see the table in README.
+# The caller's shell options, traps and IFS are as before afterwards.
+hr::launch() {
+  local - IFS=$' \t\n' traps code=0
+  set +o errexit +o nounset +o noclobber +o noglob +o monitor
+  (($# > 0)) || set -- "${HR_LAUNCHER[@]}" "${HR_COMMAND[@]}"
+  traps=$(trap -p "$HR_SIGNAL" TERM INT)
+  hr::reset
+  # Never trap CONT: Slurm sends it right before USR1 and TERM, and bash loses one of two trapped signals that arrive
+  # together during `wait` (94 of 100, bash 5.2). For the same reason whichever of USR1 and TERM comes is enough.
+  trap 'hr::on_signal "$HR_SIGNAL"' "$HR_SIGNAL"
+  trap 'hr::on_signal TERM' TERM
+  trap 'hr::on_signal INT' INT
+  hr::attempt "$@" || code=$?
+  if ((! ${HR_MAIN:-0})); then
+    trap - "$HR_SIGNAL" TERM INT
+    eval "$traps"
+  fi
+  return "$code"
+}
+
+# The state of one attempt, before anything has happened.
+hr::reset() {
+  HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
+  HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
+  hr::read_file /proc/sys/kernel/hostname # $HOSTNAME is the submit host's: Slurm hands the environment on
+  HR_HOST=${REPLY%$'\n'}
+  hr::read_file /proc/sys/kernel/random/boot_id
+  HR_BOOT_ID=${REPLY%$'\n'}
+}
+
+# One attempt from the run directory to the decision. Arguments: the command. Returns the training's own code.
+hr::attempt() {
+  hr::identify
+  hr::enter || return "$?"
+  if [[ -e $HR_DIRECTORY/finished.json ]]; then
+    hr::say "run $HR_KEY is finished: nothing to do"
+    return 0
+  fi
+  hr::begin_attempt || return "$?"
+  if ! hr::is_admitted; then
+    HR_CODE=75 HR_CAUSE=no_work HR_EVIDENCE="start refused" HR_DECISION=stop
+    hr::note_exit
+    hr::say "attempt $HR_ATTEMPT of $HR_KEY is not started: $HR_REASON"
+    return 75
+  fi
+  hr::stagger
+  hr::start "$@"
+  hr::await_child
+  hr::conclude
+  return "$HR_CODE"
+}
+
+# Names the run and this start of it. Sets HR_SCHEDULER HR_JOB_ID HR_RESTARTS HR_KEY HR_DIRECTORY.
+hr::identify() {
+  local task=${SLURM_ARRAY_TASK_ID:-} number=1
+  if [[ ${HPC_RESUME_SCHEDULER:-} == local ]]; then
+    HR_SCHEDULER=local HR_JOB_ID=${HPC_RESUME_JOB_ID:-} HR_RESTARTS=${HPC_RESUME_RESTART_COUNT:-0}
+    HR_KEY=${HPC_RESUME_RUN_KEY:?}
+    task=${HPC_RESUME_ARRAY_TASK:-}
+  elif [[ -n ${SLURM_JOB_ID:-} ]]; then
+    HR_SCHEDULER=slurm HR_RESTARTS=${SLURM_RESTART_COUNT:-0} # unset in the first run of a job
+    HR_JOB_ID=$SLURM_JOB_ID
+    # The task that Slurm starts last has the array's own id as its job id: requeueing that would rerun the array.
+    if [[ -n $task ]]; then HR_JOB_ID=${SLURM_ARRAY_JOB_ID}_$task; fi
+    HR_KEY=${HR_RUN_KEY:-$HR_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}
+  else
+    HR_SCHEDULER=none HR_JOB_ID='' HR_RESTARTS=0 task=
+    HR_KEY=$HR_RUN_KEY
+  fi
+  HR_PARENT=$HR_RUN_DIR
+  if [[ $HR_PARENT != /* ]]; then HR_PARENT=$PWD/$HR_PARENT; fi
+  if [[ -z $HR_KEY ]]; then # a plain `bash job.sbatch`: the first of its runs that is neither finished nor at work
+    while HR_DIRECTORY=$HR_PARENT/$HR_NAME-local-$number && hr::is_taken; do number=$((number + 1)); done
+    HR_KEY=$HR_NAME-local-$number
+  fi
+  HR_KEY+=${task:+_$task}
+  HR_DIRECTORY=$HR_PARENT/$HR_KEY
+}
+
+# Tells whether the run in HR_DIRECTORY is finished, or its newest attempt's launcher still lives on this host.
+hr::is_taken() {
+  local newest text pid
+  [[ -e $HR_DIRECTORY/finished.json ]] && return 0
+  hr::newest_attempt
+  hr::read_file "$HR_DIRECTORY/attempts/$REPLY/attempt.json" || return 1
+  text=$REPLY
+  hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 1
+  hr::json_get "$text" pid && pid=$REPLY || return 1
+  hr::json_get "$text" start_ticks && hr::is_alive "$pid" "$REPLY"
+}
+
+# Makes the run directory, mode 0700. Returns 78 when it cannot be used.
+hr::enter() {
+  if ! mkdir -p "$HR_PARENT" || ! { [[ -d $HR_DIRECTORY ]] || mkdir -m 700 "$HR_DIRECTORY"; }; then
+    hr::say "cannot make the run directory $HR_DIRECTORY: set run_dir in job.yaml to a directory you can write"
+    return 78
+  fi
+  if [[ -L $HR_DIRECTORY || ! -O $HR_DIRECTORY ]]; then
+    hr::say "$HR_DIRECTORY is a link or belongs to somebody else: refused"
+    return 78
+  fi
+  [[ -e $HR_DIRECTORY/finished.json ]] && return 0
+  if ! { [[ -d $HR_DIRECTORY/attempts ]] || mkdir -m 700 "$HR_DIRECTORY/attempts"; } ||
+    ! [[ -w $HR_DIRECTORY/attempts ]]; then
+    hr::say "cannot write to the run directory $HR_DIRECTORY (permission, quota or space?)"
+    return 78
+  fi
+}
+
+# Sets REPLY to the name of the newest attempt's directory, empty when there is none.
+hr::newest_attempt() {
+  local directory newest=
+  for directory in "$HR_DIRECTORY"/attempts/[0-9]*; do
+    if [[ -d $directory ]]; then newest=${directory##*/}; fi
+  done
+  REPLY=$newest
+}
+
+# Takes the next attempt's directory (mkdir is the claim) and writes who we are. Returns 78 when it cannot.
+hr::begin_attempt() {
+  local text
+  hr::newest_attempt
+  HR_ATTEMPT=$((10#${REPLY:-0})) HR_PREVIOUS=$REPLY
+  until
+    HR_ATTEMPT=$((HR_ATTEMPT + 1))
+    printf -v HR_ATTEMPT_DIR '%s/attempts/%04d' "$HR_DIRECTORY" "$HR_ATTEMPT"
+    mkdir -m 700 "$HR_ATTEMPT_DIR" 2>/dev/null
+  do
+    if ! [[ -d $HR_ATTEMPT_DIR ]]; then
+      hr::say "cannot make $HR_ATTEMPT_DIR (no space, quota or permission?)"
+      HR_ATTEMPT_DIR=''
+      return 78
+    fi
+  done
+  mkdir -m 700 "$HR_ATTEMPT_DIR/pids" "$HR_ATTEMPT_DIR/events" || return 78
+  HR_STARTED=$(date +%s)
+  hr::read_step
+  HR_STEP_BEFORE=$REPLY
+  hr::json_string "$HR_KEY" && text=$REPLY
+  if ! [[ -e $HR_DIRECTORY/run.json ]]; then
+    hr::write_file "$HR_DIRECTORY/run.json" \
+      "{\"version\":1,\"key\":$text,\"name\":\"$HR_NAME\",\"spec_digest\":\"$HR_SPEC_DIGEST\",\"created\":$HR_STARTED}" ||
+      return 78
+  fi
+  hr::json_string "$HR_JOB_ID" && text=$REPLY
+  hr::start_ticks "$HR_SHELL_PID" || REPLY=0
+  hr::write_file "$HR_ATTEMPT_DIR/attempt.json" \
+    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"started\":$HR_STARTED}" ||
+    return 78
+}
+
+# Sets REPLY to the step of the newest published checkpoint, empty when there is none.
+hr::read_step() {
+  hr::read_file "$HR_DIRECTORY/latest" || true
+  if [[ $REPLY =~ ^step-([0-9]+) ]]; then REPLY=$((10#${BASH_REMATCH[1]})); else REPLY=; fi
+}
+
+# Slurm requeues by itself after a preemption or a node failure, past our budgets: look at them again at the start.
+# An attempt without exit.json was ended without a word: by its node, or by a KILL to its batch shell.
+hr::is_admitted() {
+  HR_PREVIOUS_CAUSE=
+  if [[ -n $HR_PREVIOUS ]]; then
+    HR_PREVIOUS_CAUSE=node_fail
+    if hr::read_file "$HR_DIRECTORY/attempts/$HR_PREVIOUS/exit.json" && hr::json_get "$REPLY" cause; then
+      HR_PREVIOUS_CAUSE=$REPLY
+    fi
+  fi
+  if ((HR_RESTARTS > 0 && HR_MAX_TOTAL >= 0 && HR_ATTEMPT > HR_MAX_TOTAL + 1)); then
+    HR_REASON="requeue.max.total is used up ($HR_MAX_TOTAL)"
+    return 1
+  fi
+  if ((HR_RESTARTS > 0)) && [[ $HR_PREVIOUS_CAUSE == node_fail && " ${HR_REQUEUE_ON[*]} " != *" node_fail "* ]]; then
+    HR_REASON="the last attempt ended without a word, and requeue.on does not name node_fail"
+    return 1
+  fi
+}
+
+# Spreads the starts of an array's tasks. Tasks that the array's %N keeps from starting together share a place.
+hr::stagger() {
+  local place delay
+  [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && ((HR_STAGGER_MS > 0)) || return 0
+  place=$(((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
+  if ((HR_STAGGER_WIDTH > 0)); then place=$((place % HR_STAGGER_WIDTH)); fi
+  # Seeded by array, task and restart: after a mass requeue the same tasks do not meet again.
+  delay=$(
+    RANDOM=$(((${SLURM_ARRAY_JOB_ID:-0} * 7919 + SLURM_ARRAY_TASK_ID * 31 + HR_RESTARTS) % 32768))
+    echo $((place * HR_STAGGER_MS + RANDOM * (HR_STAGGER_JITTER_MS + 1) / 32768))
+  )
+  hr::event staggered milliseconds "$delay"
+  printf -v delay '%d.%03d' $((delay / 1000)) $((delay % 1000))
+  if ((HR_SIGNALS == 0)); then hr::pause "$delay"; fi
+}
+
+# Starts the command, unless a warning came first: then there is nothing to save, and it can be started again.
+# Arguments: the command. Sets HR_CHILD and HR_CHILD_TICKS; or HR_CODE when nothing was started.
+hr::start() {
+  HR_CODE=0
+  hr::export
+  if ((HR_SIGNALS == 0)) && [[ -n $HR_SETUP ]]; then
+    eval "$HR_SETUP" || HR_CODE=$?
+    if ((HR_CODE != 0 && HR_SIGNALS == 0)); then
+      hr::say "setup ended with code $HR_CODE: the command is not started"
+      return 0
+    fi
+  fi
+  if ((HR_SIGNALS > 0)); then
+    HR_CODE=$((128 + $(kill -l "$HR_FIRST_SIGNAL")))
+    return 0
+  fi
+  HR_CHILD_IS_SRUN=0
+  if [[ ${1##*/} == srun ]]; then HR_CHILD_IS_SRUN=1; fi
+  HR_CHILD_SINCE=$SECONDS
+  # A foreground command would hold back the trap until its end: run it beside, and wait.
+  if [[ -t 0 ]]; then "$@" </dev/null & else "$@" <&0 & fi
+  HR_CHILD=$!
+  hr::start_ticks "$HR_CHILD" && HR_CHILD_TICKS=$REPLY
+  hr::event started pid "$HR_CHILD"
+  hr::record_child
+  hr::deliver # what arrived between the check above and now
+}
+
+# What the training is told: contract.py says what each name means. A nested job must not take these for its own.
+hr::export() {
+  export HPC_RESUME_RUN_DIR=$HR_DIRECTORY HPC_RESUME_ATTEMPT=$HR_ATTEMPT HPC_RESUME_ATTEMPT_DIR=$HR_ATTEMPT_DIR
+  export HPC_RESUME_SIGNAL=$HR_SIGNAL HPC_RESUME_LEAD=$HR_LEAD HPC_RESUME_KEEP=$HR_KEEP
+  export HPC_RESUME_SAVE_STEPS=${HR_SAVE_STEPS#0} HPC_RESUME_SAVE_SECONDS=${HR_SAVE_SECONDS#0}
+  export HPC_RESUME_JOB_ID=$HR_JOB_ID HPC_RESUME_RESTART_COUNT=$HR_RESTARTS HPC_RESUME_CAUSE=$HR_PREVIOUS_CAUSE
+  export HPC_RESUME_END_TIME=${SLURM_JOB_END_TIME:-}
+  unset HPC_RESUME_RUN_KEY HPC_RESUME_SCHEDULER HPC_RESUME_ARRAY_TASK
+  # Since 22.05 srun no longer takes --cpus-per-task over from sbatch.
+  if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
+  if ((${#HR_ENV[@]} > 0)); then export "${HR_ENV[@]}"; fi
+}
+
+# Waits until the child is really gone; sets HR_CODE to its own exit code, after any number of signals.
+# `wait` ends with 128+n as soon as a trap has run, while the child lives: ask again. A last `wait` that begins after
+# the child's end gives the code that bash remembers, and no signal can be mistaken for it.
+hr::await_child() {
+  local before code alive
+  [[ -n $HR_CHILD ]] || return 0
+  while :; do
+    alive=0 code=0 before=$HR_SIGNALS
+    if hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; then alive=1; fi
+    wait "$HR_CHILD" 2>/dev/null || code=$?
+    if ((! alive && HR_SIGNALS == before)); then break; fi
+  done
+  HR_CODE=$code
+  hr::event gone code "$HR_CODE"
+}
+
+# The training is gone: find why, decide, write it down, act. Sets HR_CODE to the training's own code.
+hr::conclude() {
+  HR_ENDED=$(date +%s)
+  hr::hear_outcome
+  hr::read_step
+  HR_STEP_AFTER=$REPLY
+  if [[ -e $HR_ATTEMPT_DIR/control.json ]]; then HR_CANCELLED=1; fi
+  hr::find_cause
+  hr::count_attempts
+  hr::decide
+  if [[ $HR_DECISION == requeue && $HR_SCHEDULER == none ]]; then
+    HR_DECISION=stop HR_REASON="no scheduler: start it again and it goes on from there"
+  fi
+  hr::note_exit
+  if [[ $HR_DECISION == requeue && $HR_SCHEDULER == slurm ]] && ! hr::requeue_slurm; then
+    HR_DECISION=stop
+    hr::note_exit
+    hr::say "not requeued; continue it with: hpc-resume submit JOB.yaml --resume $HR_KEY"
+  fi
+  hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)${HR_STEP_AFTER:+, published step $HR_STEP_AFTER}; $HR_DECISION: $HR_REASON"
+}
+
+# What the training says of itself is truer than the code that came through a pipe or a wrapper.
+hr::hear_outcome() {
+  local text
+  hr::read_file "$HR_ATTEMPT_DIR/outcome.json" || return 0
+  text=$REPLY
+  hr::json_get "$text" outcome && HR_OUTCOME=$REPLY
+  hr::json_get "$text" code && [[ $REPLY =~ ^[0-9]+$ ]] || return 0
+  case $HR_OUTCOME in
+    finished) if ((HR_SIGNALS > 0 && HR_CODE > 128)); then HR_CODE=0; fi ;; # signalled after its end
+    stopped) HR_CODE=$REPLY ;;
+    crashed) if ((HR_CODE == 0)); then HR_CODE=$REPLY; fi ;;
+  esac
+}
+
+# Writes exit.json, and the finished marker when the run is finished.
+hr::note_exit() {
+  local evidence reason warned=false
+  hr::json_string "$HR_EVIDENCE" && evidence=$REPLY
+  hr::json_string "$HR_REASON" && reason=$REPLY
+  if ((HR_SIGNALS > 0)); then warned=true; fi
+  hr::write_file "$HR_ATTEMPT_DIR/exit.json" \
+    "{\"version\":1,\"code\":$HR_CODE,\"cause\":\"$HR_CAUSE\",\"evidence\":$evidence,\"decision\":\"$HR_DECISION\",\"reason\":$reason,\"step_before\":${HR_STEP_BEFORE:-null},\"step_after\":${HR_STEP_AFTER:-null},\"warned\":$warned,\"started\":$HR_STARTED,\"ended\":${HR_ENDED:-$HR_STARTED}}" || true
+  if [[ $HR_DECISION == finish ]]; then
+    hr::write_file "$HR_DIRECTORY/finished.json" "{\"version\":1,\"attempt\":$HR_ATTEMPT,\"step\":${HR_STEP_AFTER:-null},\"t\":$HR_ENDED}" || true
+  fi
+}

@@ -1,0 +1,84 @@
+"""What holds for every test: which ones this machine can run, and a loud end when some were not run.
+
+A test that uses the fixture `cluster` needs Slurm; one marked `torch` needs PyTorch. With CI=true in the environment
+a missing need fails the whole run: what is skipped there would never run anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that not every machine has, and the way to get it."""
+
+    mark: str
+    name: str
+    present: bool
+    remedy: str
+
+
+NEEDS = (
+    Need(
+        "slurm",
+        "Slurm",
+        all(shutil.which(program, path=SBIN) for program in ("slurmctld", "slurmd", "sbatch")),
+        "on Debian, as root: apt-get install slurm-wlm munge (`make test` as root does it)",
+    ),
+    Need("torch", "PyTorch", importlib.util.find_spec("torch") is not None, "`make test` installs it into the venv"),
+)
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def reason(need: Need) -> str:
+    return f"this machine has no {need.name}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    soak = "soak" in config.getoption("markexpr")
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("slurm")
+        for need in NEEDS:
+            if item.get_closest_marker(need.mark) and not need.present:
+                item.add_marker(pytest.mark.skip(reason=reason(need)))
+        if item.get_closest_marker("soak") and not soak:
+            item.add_marker(pytest.mark.skip(reason="`make soak` runs it"))
+
+
+def not_run(config: pytest.Config) -> dict[Need, list[str]]:
+    """Tests that were skipped for a missing need; empty in an xdist worker, which has no reporter."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    found = {
+        need: [report.nodeid for report in skipped if str(report.longrepr[2]).endswith(reason(need))] for need in NEEDS
+    }
+    return {need: tests for need, tests in found.items() if tests}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if in_ci() and exitstatus == pytest.ExitCode.OK and not_run(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for need, tests in not_run(config).items():
+        terminalreporter.section(f"{len(tests)} TESTS DID NOT RUN: no {need.name} here", sep="!", red=True, bold=True)
+        for test in tests:
+            terminalreporter.write_line(f"  {test}")
+        terminalreporter.write_line(f"To run them: {need.remedy}", bold=True)
+        if in_ci():
+            terminalreporter.write_line("CI is set: this is a failure.", red=True, bold=True)

@@ -145,6 +145,7 @@ hr::begin_attempt() {
     fi
   done
   mkdir -m 700 "$HR_ATTEMPT_DIR/pids" "$HR_ATTEMPT_DIR/events" || return 78
+  (umask 077 && : >>"$HR_ATTEMPT_DIR/events/$HR_HOST.$HR_SHELL_PID.jsonl") || return 78
   HR_STARTED=$(date +%s)
   hr::read_step
   HR_STEP_BEFORE=$REPLY

@@ -163,8 +163,12 @@ class Cluster:
         self._start(node, *slurmd)
 
     def kill_controller(self) -> None:
-        """Kill -9, as when its machine dies. What Slurm saved on disk stays."""
+        """Kill -9, as when its machine dies: forgets the last seconds, even whole jobs (saved every 5 s or so)."""
         self._end("slurmctld", "slurmscriptd")
+
+    def stop_controller(self) -> None:
+        """SIGTERM: all state is saved. The outage that a running job sees is the same as after `kill_controller`."""
+        self._end("slurmctld", sig=signal.SIGTERM)
 
     def kill_node(self, node: str) -> None:
         """Kill -9 of the node's slurmd alone: its jobs live on, as they do when slurmd crashes."""
@@ -179,9 +183,9 @@ class Cluster:
             if done.returncode:
                 raise ClusterError(f"{name} did not start (exit {done.returncode}): {out.read().strip()}")
 
-    def _end(self, *roles: str, node: str = "") -> bool:
+    def _end(self, *roles: str, node: str = "", sig: signal.Signals = signal.SIGKILL) -> bool:
         found = [p for p in processes.find(self.conf) if p.role in roles and (not node or p.node == node)]
-        processes.end(found, self.conf)
+        processes.end(found, self.conf, sig)
         return bool(found)
 
     def _await_nodes(self) -> None:

@@ -91,7 +91,7 @@ def _is_free(port: int) -> bool:
 
 def user_signal_line(version: str) -> str:
     """The setting changed its home: 22.05 takes the new spelling for a parse error, in every command."""
-    year = int(version.split(".")[0])
+    year = int(version.partition(".")[0])
     return "PreemptParameters=send_user_signal" if year >= 23 else "SlurmctldParameters=preempt_send_user_signal"
 
 

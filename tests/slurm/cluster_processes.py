@@ -53,7 +53,7 @@ def identify(pid: int, conf: Path) -> Process | None:
 
 def find(conf: Path) -> list[Process]:
     """Every living process of the cluster of `conf`."""
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [process for pid in pids if (process := identify(pid, conf))]
 
 

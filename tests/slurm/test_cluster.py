@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -61,18 +62,20 @@ def test_a_preempted_job_comes_back_within_seconds(cluster, tmp_path):
 @pytest.mark.parametrize("user_signal", [False, True])
 def test_the_user_signal_setting_reaches_the_batch_shell_at_grace_start(cluster, tmp_path, user_signal):
     cluster.set_user_signal(user_signal)
-    cluster.set_grace("low", 4)
+    cluster.set_grace("low", 1)
     script = "#!/bin/bash\ntrap 'echo USR1' USR1\ntrap 'echo TERM; exit' TERM\necho up\nwhile :; do sleep 0.05; done\n"
-    low = cluster.sbatch(
-        "-p", "low", "--exclusive", "-N3", "--signal=B:USR1@60", "-o", "out", script=script, cwd=tmp_path
-    )
+    cluster.sbatch("-p", "low", "--exclusive", "-N3", "--signal=B:USR1@60", "-o", "out", script=script, cwd=tmp_path)
     wait_for(lambda: (tmp_path / "out").exists() and "up" in (tmp_path / "out").read_text(), 10, "the job to be up")
     cluster.sbatch("-p", "high", "--exclusive", "-N3", script="#!/bin/bash\n", cwd=tmp_path)
-    first = wait_for(lambda: (tmp_path / "out").read_text().split()[1:], 20, f"a signal in {low}")[0]
-    assert first == ("USR1" if user_signal else "TERM")
+    # Without the setting it is SIGTERM, up to 30 s after the grace time: slurmctld looks at end times that rarely.
+    # slurmstepd writes its own words ("CANCELLED ... DUE TO PREEMPTION") between ours.
+    signals = wait_for(
+        lambda: re.findall("^(?:USR1|TERM)$", (tmp_path / "out").read_text(), re.MULTILINE), 45, "a signal"
+    )
+    assert signals[0] == ("USR1" if user_signal else "TERM")
 
 
-def test_a_killed_node_and_a_killed_controller_come_back(cluster, tmp_path):
+def test_a_killed_node_and_a_stopped_controller_come_back_and_the_job_runs_on(cluster, tmp_path):
     job = cluster.sbatch(script=STUBBORN, cwd=tmp_path)
     await_job_process(cluster)
     node = cluster.show(job)["NodeList"]
@@ -80,7 +83,8 @@ def test_a_killed_node_and_a_killed_controller_come_back(cluster, tmp_path):
     alive = processes.find(cluster.conf)
     assert node not in {p.node for p in alive}
     assert "job" in {p.role for p in alive}, "a killed slurmd leaves its jobs alive"
-    cluster.kill_controller()
+    cluster.stop_controller()
+    assert cluster._run("scontrol", "ping").returncode
     cluster.start_controller()
     cluster.start_node(node)
     assert cluster.state(job) == "RUNNING"

@@ -109,7 +109,7 @@ class Cluster:
             (self.directory / name).mkdir(mode=0o755)
         self.conf.touch()
         with port_block(FIRST_NODE + 3) as port:
-            self._configure(shape_here(self.directory, port))
+            self._configure(shape_here(self.directory, port, self.check("slurmctld", "-V").split()[-1]))
             if self.shape.munge:
                 self._start_munge()
             self.start_controller()

@@ -1,0 +1,106 @@
+"""State dictionaries with tensors through torch.save, loaded with weights_only=True: nothing in the file is executed.
+
+What weights_only would refuse at load is refused here before it is saved: a checkpoint that cannot be loaded is none.
+Tensors come back on the CPU; load_state_dict copies them to where the module is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any, Final
+
+from hpc_resume.checkpoints.unfit import UnfitError
+from hpc_resume.durable import FILE_MODE
+from hpc_resume.errors import RunStateError
+
+NAME: Final = "torch"
+SUFFIX: Final = ".pt"
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_MAPPINGS: Final = frozenset({dict, OrderedDict, Counter})
+_SEQUENCES: Final = frozenset({list, tuple, set})
+
+
+def available() -> bool:
+    """Whether the training has imported torch; we never do so on our own before there is something to load."""
+    return "torch" in sys.modules
+
+
+def prepare(state: object) -> object:
+    """The state itself. Raises UnfitError, naming the place, for a value that weights_only would refuse at load."""
+    import torch
+
+    exact = _PLAIN | {torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device}
+    try:
+        _check(state, "", exact)
+    except RecursionError as error:
+        raise UnfitError("", "nested too deeply, or it holds itself") from error
+    return state
+
+
+def write(path: Path, prepared: object) -> None:
+    """Write to a new file. Raises OSError for the disk's errors, which torch would report as RuntimeError."""
+    import torch
+
+    with _Sink(path) as sink:
+        try:
+            torch.save(prepared, sink)
+        except Exception as error:
+            if sink.error is not None:
+                raise sink.error from error
+            raise
+
+
+def read(path: Path) -> object:
+    """The state that was saved, on the CPU."""
+    try:
+        import torch
+    except ImportError as error:
+        raise RunStateError(f"{path} was saved by torch, which is not here ({error}); pip install torch") from error
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check(value: Any, place: str, exact: frozenset[type]) -> None:
+    kind = type(value)
+    if kind in exact:
+        return
+    if kind in _MAPPINGS:
+        for key, item in value.items():
+            _check(key, f"{place} key {key!r}", exact)
+            _check(item, f"{place}[{key!r}]", exact)
+    elif kind in _SEQUENCES:
+        for index, item in enumerate(value):
+            _check(item, f"{place}[{index}]", exact)
+    else:
+        raise UnfitError(place, f"is a {kind.__module__}.{kind.__qualname__}")
+
+
+class _Sink:
+    """A file that remembers its own error: torch turns "No space left on device" into a RuntimeError without it."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        self.error: OSError | None = None
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""

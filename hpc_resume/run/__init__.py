@@ -1,0 +1,1 @@
+"""In the job: what runs inside the training process. Standard library and filelock only."""

@@ -1,0 +1,54 @@
+"""The PID record, which says that the handlers are installed, and the first words of a run."""
+
+from __future__ import annotations
+
+import os
+
+from hpc_resume.checkpoints.store import Loaded
+from hpc_resume.contract import FORMAT_VERSION
+from hpc_resume.durable import write_json
+from hpc_resume.errors import ConfigError
+from hpc_resume.run.environment import Environment
+from hpc_resume.run.events import EventLog, say
+from hpc_resume.run.opening import Opening, short_path
+from hpc_resume.run.process import boot_id, host_name, identify
+
+
+def announce(environment: Environment, opening: Opening) -> EventLog:
+    """Write the PID record, to be called when the handlers are in place; the events file of this process.
+
+    Raises ConfigError when the attempt's directory cannot be written: nobody could warn this process then.
+    """
+    pid, host = os.getpid(), host_name()
+    me = identify(pid)
+    record = {
+        "version": FORMAT_VERSION,
+        "pid": pid,
+        "start_ticks": me.start_ticks if me else 0,
+        "boot_id": boot_id(),
+        "host": host,
+        "rank": environment.rank,
+        "job_id": environment.job_id,
+        "restart_count": environment.restart_count,
+        "signal": environment.signal_name,
+    }
+    path = opening.attempt_dir.pid_file(host, environment.rank)
+    try:
+        write_json(path, record)
+        events = EventLog(opening.attempt_dir.events_file(host, pid))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}; no warning can reach a training without it") from error
+    events.write("ready", pid=pid, rank=environment.rank, signal=environment.signal_name)
+    return events
+
+
+def hello(environment: Environment, opening: Opening, loaded: Loaded) -> None:
+    """What is going on, in one line, from rank 0."""
+    if environment.rank != 0:
+        return
+    where = short_path(opening.run_dir.path)
+    if opening.attempt > 1 or loaded.newest is not None:
+        step = loaded.newest.step if loaded.newest else 0
+        say(f"continuing {where} at step {step} (attempt {opening.attempt})")
+    else:
+        say(f"new run {where}")

@@ -1,0 +1,230 @@
+"""One started attempt from its first signal handler to its last file: what happens at a boundary that is not idle."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from hpc_resume import contract
+from hpc_resume.checkpoints.store import Loaded, Store
+from hpc_resume.durable import write_json
+from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.run.announce import announce, hello
+from hpc_resume.run.cadence import Cadence, combine
+from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
+from hpc_resume.run.environment import Environment, read_environment
+from hpc_resume.run.events import EventLog, say
+from hpc_resume.run.opening import Opening, open_run
+from hpc_resume.run.saving import Saver
+from hpc_resume.run.signals import Recorder
+from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
+
+_active: Attempt | None = None  # handlers, lease and exit code are the process's: one run at a time
+
+
+class Attempt:
+    """The parts of a run that is under way, and the order in which they are used."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        opening: Opening,
+        loaded: Loaded,
+        recorder: Recorder,
+        events: EventLog,
+        cadence: Cadence,
+        store: Store,
+    ) -> None:
+        self.environment = environment
+        self.opening = opening
+        self.resumed = loaded.newest is not None
+        self.start_step = loaded.newest.step if loaded.newest else 0
+        self.begun = False
+        self.due_step = cadence.next_step(self.start_step)
+        self.due_time = cadence.next_time(time.monotonic())
+        self._pid = os.getpid()
+        self._recorder = recorder
+        self._events = events
+        self._cadence = cadence
+        self._writes = environment.rank == 0
+        self._stopped: Stopped | None = None
+        self.saver = Saver(store, loaded, may_write=self._writes, say=say, note=events.write)
+        self.trackers = Trackers({}, say)
+
+    @classmethod
+    def start(cls, recorder: Recorder, asked: Path | None, every: int | str | None, keep: int | None) -> Attempt:
+        """Handlers, directory and lease, PID record, checkpoint, trackers: in this order, undone on an error.
+
+        The handlers come first: a warning during the rest is not lost. The PID record comes as soon as there is a
+        place for it, since the launcher terminates a training that has not announced itself by half of the lead.
+        """
+        global _active  # noqa: PLW0603 - see there
+        if _active is not None and _active.is_ours():
+            raise UsageError("a run is open in this process already; end it before the next one starts")
+        environment = read_environment(os.environ)
+        cadence = combine(every, environment.save_steps, environment.save_seconds)
+        if keep is not None and keep < 2:
+            raise UsageError(f"keep={keep}: at least 2, since the newest checkpoint may turn out to be unreadable")
+        with ExitStack() as undo:
+            recorder.install((environment.signum, *contract_signals()))
+            undo.callback(recorder.release, keep_default=environment.launched)
+            opening = open_run(environment, asked)
+            if opening.lease is not None:
+                undo.callback(opening.lease.release)
+            events = announce(environment, opening)
+            undo.callback(events.close)
+            store = Store(
+                opening.run_dir.checkpoints_dir,
+                opening.run_dir.latest_file,
+                attempt=opening.attempt,
+                keep=environment.keep or keep or 2,
+            )
+            loaded = _load(store, opening, events)
+            attempt = cls(environment, opening, loaded, recorder, events, cadence, store)
+            attempt._open_trackers()
+            hello(environment, opening, loaded)
+            undo.pop_all()
+        _active = attempt
+        return attempt
+
+    def is_ours(self) -> bool:
+        """False in a forked child: the run is its parent's."""
+        return os.getpid() == self._pid
+
+    def begin(self) -> None:
+        """Before the first step: everything that was saved must have been restored."""
+        self._refuse_children()
+        self.saver.seal()
+        self.begun = True
+
+    def boundary(self, completed: int) -> None:
+        """Something is due after `completed` steps: a warning, or a periodic save (a warning may come during that)."""
+        self._refuse_children()
+        if self._recorder.first is None:
+            self.save(completed, "steps" if completed >= self.due_step else "time")
+        self.leave_if_warned(completed)
+
+    def save(self, completed: int, trigger: str) -> None:
+        """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
+        self.saver.save(completed, trigger)
+        self.due_step = self._cadence.next_step(completed)
+        self.due_time = self._cadence.next_time(time.monotonic())
+
+    def leave_if_warned(self, completed: int) -> None:
+        """After a warning: mark, save what is new, finish the trackers, leave. Raises Stopped, again at every call."""
+        received = self._recorder.first
+        if received is None:
+            return
+        if self._stopped is not None:  # the training swallowed it
+            leave(self._stopped)
+        waited = round(time.monotonic() - received.at, 6)
+        self._events.write("received", signal=received.name, count=self._recorder.count, waited=waited)
+        if self._recorder.second is not None:
+            self._events.write("received", signal=self._recorder.second.name, count=self._recorder.count)
+        self._stopped = Stopped(received.signum, completed)
+        ending = judge(self._stopped, os.environ)
+        # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B.
+        self.trackers.mark_preempting()
+        self._save_for_the_last_time(completed)
+        self.trackers.finish(ending.code, FINISH_SECONDS)
+        self._events.write("stopped", step=completed, saved=self.saver.published, code=ending.code)
+        self._write_outcome(ending)
+        say(f"stopped by SIG{received.name} after step {completed}; step {self.saver.published} is where it goes on")
+        leave(self._stopped)
+
+    def end(self, error: BaseException | None, completed: int) -> None:
+        """The training returned or raised `error`; what must be raised in its place, is."""
+        global _active  # noqa: PLW0603 - see there
+        try:
+            if self._stopped is None:
+                self._conclude(judge(error, os.environ), error, completed)
+        finally:
+            self._recorder.release(keep_default=self.environment.launched or self._stopped is not None)
+            self._events.close()
+            if self.opening.lease is not None:
+                self.opening.lease.release()
+            _active = None
+        if self._stopped is not None and error is not self._stopped:
+            raise self._stopped from error
+        if isinstance(error, HpcResumeError):
+            refuse(error)
+
+    def _conclude(self, ending: Ending, error: BaseException | None, completed: int) -> None:
+        finished = ending.outcome == contract.OUTCOME_FINISHED
+        self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
+        if finished:
+            self._events.write("finished", step=completed)
+        elif ending.outcome == contract.OUTCOME_STOPPED:
+            self._events.write("stopped", step=completed, saved=self.saver.published, code=ending.code)
+        else:
+            self._events.write("crashed", step=completed, error=ending.error)
+        self._write_outcome(ending)
+        if finished and self._writes and not self.environment.launched:
+            record = {"step": completed, "finished": round(time.time(), 3)}
+            write_json(self.opening.run_dir.finished_file, {"version": contract.FORMAT_VERSION, **record})
+        if not finished:
+            what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
+            say(f"{what} after step {completed}; the next start goes on from step {self.saver.published}")
+
+    def _save_for_the_last_time(self, completed: int) -> None:
+        """Whatever goes wrong here, the process leaves with the signal's code: the last published step is resumable."""
+        try:
+            self.saver.save(completed, "warning")
+        except Exception as error:  # noqa: BLE001 - a bug in a state_dict must not turn a stop into a crash
+            what = describe(error, os.environ)
+            say(f"step {completed} could not be saved: {what}; step {self.saver.published} is what will be resumed")
+            self._events.write("save_failed", step=completed, trigger="warning", error=what)
+
+    def _write_outcome(self, ending: Ending) -> None:
+        """`step` is the last published one: the one that the next attempt starts from."""
+        if not self._writes:
+            return
+        path = self.opening.attempt_dir.outcome_file
+        try:
+            write_json(path, ending.record(self.saver.published))
+        except OSError as error:
+            say(f"{path}: {error.strerror or error}; the exit code {ending.code} says the same")
+
+    def _open_trackers(self) -> None:
+        if self._writes:
+            run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
+            facts = Facts(attempt_dir.metrics_file, run_dir.key, self.opening.attempt, self.start_step, self.resumed)
+            self.trackers = Trackers.open(facts, say)
+
+    def _refuse_children(self) -> None:
+        if not self.is_ours():
+            raise UsageError(
+                f"this run belongs to process {self._pid}, and this is its forked child {os.getpid()};"
+                " open the run in the process that trains"
+            )
+
+
+def contract_signals() -> tuple[int, ...]:
+    """SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks."""
+    import signal
+
+    return (signal.SIGTERM,)
+
+
+def refuse(error: HpcResumeError) -> None:
+    """A user's mistake ends the process with words, the place, and the exit code that the batch shell decides by."""
+    say(f"{place_of(error)}{error}")
+    leave(SystemExit(error.exit_code))
+
+
+def _load(store: Store, opening: Opening, events: EventLog) -> Loaded:
+    if opening.lease is not None and opening.lease.enforced:
+        store.clear_leftovers()
+    loaded = store.load()
+    used = f"step {loaded.newest.step} is used instead" if loaded.newest else "there is no other, the run starts anew"
+    for skipped in loaded.skipped:
+        say(f"{skipped.directory} is broken ({skipped.reason}); {used}. It is kept; remove it by hand")
+        events.write("skipped", checkpoint=skipped.directory.name, reason=skipped.reason)
+    if loaded.newest is not None:
+        events.write("resumed", step=loaded.newest.step)
+        if opening.lease is not None and opening.run_dir.latest_step() != loaded.newest.step:
+            for warning in store.point_latest(loaded.newest.step):
+                say(warning)
+    return loaded

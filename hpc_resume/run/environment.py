@@ -1,0 +1,105 @@
+"""What the launcher, Slurm or nobody has told this process: read once, from a mapping, into plain data."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_resume import contract
+from hpc_resume.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """`launched`: a launcher keeps the books (run.json, attempt.json, exit.json, finished.json). None: not told."""
+
+    run_dir: Path | None
+    attempt: int | None
+    attempt_dir: Path | None
+    signal_name: str
+    save_steps: int | None
+    save_seconds: float | None
+    keep: int | None
+    end_time: float | None
+    job_id: str
+    restart_count: int
+    cause: str | None
+    rank: int
+
+    @property
+    def launched(self) -> bool:
+        return self.attempt_dir is not None
+
+    @property
+    def signum(self) -> int:
+        return int(signal.Signals[f"SIG{self.signal_name}"])
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment:
+    """Raises ConfigError, naming the variable, for a value that cannot be meant."""
+    run_dir = variables.get(contract.ENV_RUN_DIR)
+    attempt_dir = variables.get(contract.ENV_ATTEMPT_DIR)
+    if attempt_dir and not run_dir:
+        raise ConfigError(
+            f"{contract.ENV_ATTEMPT_DIR} is set and {contract.ENV_RUN_DIR} is not: a launcher sets both, else unset both"
+        )
+    return Environment(
+        run_dir=Path(run_dir).absolute() if run_dir else None,
+        attempt=_whole(variables, contract.ENV_ATTEMPT),
+        attempt_dir=Path(attempt_dir).absolute() if attempt_dir else None,
+        signal_name=_signal(variables),
+        save_steps=_whole(variables, contract.ENV_SAVE_STEPS),
+        save_seconds=_number(variables, contract.ENV_SAVE_SECONDS),
+        keep=_whole(variables, contract.ENV_KEEP),
+        end_time=_number(variables, contract.ENV_END_TIME),
+        job_id=variables.get(contract.ENV_JOB_ID) or _slurm_job(variables),
+        restart_count=_whole(variables, contract.ENV_RESTART_COUNT) or _whole(variables, "SLURM_RESTART_COUNT") or 0,
+        cause=variables.get(contract.ENV_CAUSE) or None,
+        rank=_rank(variables),
+    )
+
+
+def _rank(variables: Mapping[str, str]) -> int:
+    # RANK first: torchrun's workers all inherit the one SLURM_PROCID of the task that started it.
+    for name in ("RANK", "SLURM_PROCID"):
+        rank = _whole(variables, name)
+        if rank is not None:
+            return rank
+    return 0
+
+
+def _slurm_job(variables: Mapping[str, str]) -> str:
+    # In the last array task SLURM_JOB_ID is the id of the whole array (measured on 22.05, 24.11 and 26.05).
+    array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else variables.get("SLURM_JOB_ID", "")
+
+
+def _signal(variables: Mapping[str, str]) -> str:
+    name = (variables.get(contract.ENV_SIGNAL) or "USR1").upper().removeprefix("SIG")
+    if f"SIG{name}" not in signal.Signals.__members__ or name in ("KILL", "STOP"):
+        raise ConfigError(f"{contract.ENV_SIGNAL}={name}: no signal that a process can be warned with; use USR1")
+    return name
+
+
+def _whole(variables: Mapping[str, str], name: str) -> int | None:
+    text = variables.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{name}={text}: not a whole number; correct or unset it")
+    return int(text)
+
+
+def _number(variables: Mapping[str, str], name: str) -> float | None:
+    text = variables.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"{name}={text}: not a number of seconds; correct or unset it")
+    return value

@@ -1,0 +1,254 @@
+"""Which run directory this process works in, as which attempt, and with which right to write.
+
+Told by the launcher, by HPC_RESUME_RUN_DIR or by the code; else `runs/<script>/<NNNN>`: the newest unfinished one that
+no living process holds is continued, and a new one begins where there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpc_resume import contract
+from hpc_resume.durable import DIR_MODE, TEMPORARY_MARK, write_json
+from hpc_resume.errors import ConfigError, RunHeldError, RunStateError, UsageError
+from hpc_resume.run import lease as leases
+from hpc_resume.run.ending import AlreadyFinished
+from hpc_resume.run.environment import Environment
+from hpc_resume.run.events import say
+from hpc_resume.run.lease import Lease
+from hpc_resume.run.process import boot_id, host_name, identify
+from hpc_resume.run.rundir import AttemptDir, RunDir
+
+_RUNS: Final = "runs"
+_NUMBER_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What was decided. `lease` is None on every rank but 0; `cause` is why the attempt before ended, if any."""
+
+    run_dir: RunDir
+    attempt_dir: AttemptDir
+    attempt: int
+    lease: Lease | None
+    cause: str | None
+
+
+def open_run(environment: Environment, asked: Path | None) -> Opening:
+    """Find or begin the run and take its lease.
+
+    Raises AlreadyFinished; RunHeldError when a run that was asked for by name is held; RunStateError and ConfigError
+    for directories that cannot be used; UsageError for a rank beyond 0 that nobody told where to go.
+    """
+    directory = environment.run_dir or (asked.absolute() if asked else None)
+    if environment.rank != 0:
+        return _join(environment, directory)
+    run_dir, lease = _take_named(RunDir(directory)) if directory else _take_newest(_script_name())
+    try:
+        return _begin_attempt(environment, run_dir, lease)
+    except OSError as error:
+        lease.release()
+        raise _unusable(run_dir.path, error) from error
+    except BaseException:
+        lease.release()
+        raise
+
+
+def _join(environment: Environment, directory: Path | None) -> Opening:
+    """A rank beyond 0 reads and announces itself; rank 0 keeps the books."""
+    if directory is None:
+        raise UsageError(
+            f"rank {environment.rank} does not know the run directory: set {contract.ENV_RUN_DIR} for all ranks"
+        )
+    run_dir = RunDir(directory)
+    attempt = environment.attempt or 1
+    attempt_dir = AttemptDir(environment.attempt_dir) if environment.attempt_dir else run_dir.attempt(attempt)
+    try:
+        _make_attempt_directories(attempt_dir)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    return Opening(run_dir, attempt_dir, attempt, None, environment.cause)
+
+
+def _take_named(run_dir: RunDir) -> tuple[RunDir, Lease]:
+    try:
+        run_dir.path.mkdir(DIR_MODE, parents=True, exist_ok=True)
+        _check_owner(run_dir.path)
+        _leave_if_finished(run_dir)
+        lease = leases.take(run_dir.lock_file)
+    except OSError as error:
+        raise _unusable(run_dir.path, error) from error
+    if lease is None:
+        raise RunHeldError(
+            f"{run_dir.path} is being continued by {_holder(run_dir)}; wait for it to end,"
+            f" or set {contract.ENV_RUN_DIR} to another directory"
+        )
+    if not lease.enforced:
+        say(f"{run_dir.path}: this file system has no locks, so nothing keeps a second process out of this run")
+    _leave_if_finished(run_dir)  # it may have ended between the look and the lock
+    return run_dir, lease
+
+
+def _take_newest(script: str) -> tuple[RunDir, Lease]:
+    """The newest unfinished run of `script` that is free, else a new one."""
+    parent = Path(_RUNS, script).absolute()
+    try:
+        parent.mkdir(DIR_MODE, parents=True, exist_ok=True)
+        numbers = sorted((int(name) for name in os.listdir(parent) if name.isascii() and name.isdigit()), reverse=True)
+        for number in numbers:
+            run_dir = RunDir(parent / f"{number:0{_NUMBER_DIGITS}d}")
+            if (lease := _take_unfinished(run_dir)) is not None:
+                return run_dir, lease
+        return _take_new(parent, numbers[0] + 1 if numbers else 1)
+    except OSError as error:
+        raise _unusable(parent, error) from error
+
+
+def _take_unfinished(run_dir: RunDir) -> Lease | None:
+    if run_dir.finished() is not None or not run_dir.path.is_dir():
+        return None
+    _check_owner(run_dir.path)
+    lease = leases.take(run_dir.lock_file)
+    if lease is None:
+        say(f"{short_path(run_dir.path)} is in use by {_holder(run_dir)}")
+    elif run_dir.finished() is not None:
+        lease.release()
+        return None
+    return lease
+
+
+def _take_new(parent: Path, number: int) -> tuple[RunDir, Lease]:
+    """Two processes that start together get two runs: mkdir decides, and the lock settles who was seen half-made."""
+    while True:
+        run_dir = RunDir(parent / f"{number:0{_NUMBER_DIGITS}d}")
+        number += 1
+        try:
+            run_dir.path.mkdir(DIR_MODE)
+        except FileExistsError:
+            continue
+        lease = leases.take(run_dir.lock_file)
+        if lease is not None:
+            return run_dir, lease
+
+
+def _begin_attempt(environment: Environment, run_dir: RunDir, lease: Lease) -> Opening:
+    if lease.enforced:
+        _clear_leftovers(run_dir.path)
+    before = run_dir.newest_attempt()
+    if environment.attempt_dir is not None:
+        attempt_dir = AttemptDir(environment.attempt_dir)
+        number = environment.attempt or attempt_dir.number or 1
+        _make_attempt_directories(attempt_dir)
+        return Opening(run_dir, attempt_dir, number, lease, environment.cause)
+    number = before.number + 1 if before else 1
+    attempt_dir = run_dir.attempt(number)
+    _make_attempt_directories(attempt_dir)
+    _keep_the_books(environment, run_dir, attempt_dir, number)
+    return Opening(run_dir, attempt_dir, number, lease, environment.cause or _cause_of(before))
+
+
+def _make_attempt_directories(attempt_dir: AttemptDir) -> None:
+    for directory in (attempt_dir.path.parent, attempt_dir.path, attempt_dir.pids_dir, attempt_dir.events_dir):
+        directory.mkdir(DIR_MODE, exist_ok=True)
+
+
+def _keep_the_books(environment: Environment, run_dir: RunDir, attempt_dir: AttemptDir, number: int) -> None:
+    """run.json and attempt.json, which a launcher would have written."""
+    now = round(time.time(), 3)
+    digest = _arguments_digest()
+    known = run_dir.run()
+    if known is None:
+        name = run_dir.path.parent.name if run_dir.path.name.isdigit() else run_dir.path.name
+        identity = {"key": run_dir.key, "name": name, "spec_digest": digest, "created": now}
+        write_json(run_dir.run_file, {"version": contract.FORMAT_VERSION, **identity})
+    elif known.spec_digest != digest:
+        say(f"{short_path(run_dir.path)} was begun with other arguments; it goes on with the present ones")
+    me = identify(os.getpid())
+    record = {
+        "version": contract.FORMAT_VERSION,
+        "attempt": number,
+        "job_id": environment.job_id,
+        "restart_count": environment.restart_count,
+        "scheduler": "none",
+        "host": host_name(),
+        "pid": os.getpid(),
+        "start_ticks": me.start_ticks if me else 0,
+        "boot_id": boot_id(),
+        "started": now,
+    }
+    write_json(attempt_dir.attempt_file, record)
+
+
+def _cause_of(before: AttemptDir | None) -> str | None:
+    """Why the attempt before ended, without a launcher that knows: as far as the training itself could tell."""
+    if before is None:
+        return None
+    outcome = before.outcome()
+    if outcome is None:
+        return "node_fail"  # it ended without a word
+    if outcome.outcome == contract.OUTCOME_CRASHED:
+        return "crash"
+    return "cancelled" if outcome.signal == "INT" else "operator"
+
+
+def _leave_if_finished(run_dir: RunDir) -> None:
+    if run_dir.finished() is not None:
+        say(
+            f"{short_path(run_dir.path)} is finished, nothing to do; for a new run set {contract.ENV_RUN_DIR} to a new directory"
+        )
+        raise AlreadyFinished
+
+
+def _check_owner(path: Path) -> None:
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        raise RunStateError(
+            f"{path} belongs to user id {owner}, this is {os.geteuid()}: what is in it would be loaded and run as yours;"
+            f" set {contract.ENV_RUN_DIR} to a directory of your own"
+        )
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Half-written files of killed processes; ours alone, by their mark."""
+    for name in os.listdir(path):
+        if name.startswith(".") and TEMPORARY_MARK in name:
+            (path / name).unlink(missing_ok=True)
+
+
+def _holder(run_dir: RunDir) -> str:
+    newest = run_dir.newest_attempt()
+    record = newest.attempt() if newest else None
+    if record is None:
+        return "another process"
+    job = f", job {record.job_id}" if record.job_id else ""
+    return f"pid {record.process.pid} on {record.process.host} (attempt {record.attempt}{job})"
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"run directory {path}: {error.strerror or error}; set {contract.ENV_RUN_DIR} to a directory that you can write"
+    )
+
+
+def _arguments_digest() -> str:
+    return hashlib.sha256("\0".join(sys.argv[1:]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _script_name() -> str:
+    """`train` for train.py, the package's name for `python -m package`, `python` where there is no file."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not file:
+        return "python"
+    path = Path(file).absolute()
+    return path.parent.name if path.stem == "__main__" else path.stem
+
+
+def short_path(path: Path) -> str:
+    """Relative to where the person is, when that is shorter."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,197 @@
+"""What the files of a run directory say, as plain data: unknown keys are accepted, a newer version is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_resume.contract import FORMAT_VERSION, VERSION
+from hpc_resume.errors import RunStateError
+from hpc_resume.run.process import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """run.json; `created` is epoch seconds."""
+
+    key: str
+    name: str
+    spec_digest: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """attempt.json; `process` is the launcher, or rank 0 where there is none."""
+
+    attempt: int
+    job_id: str
+    restart_count: int
+    scheduler: str
+    process: Identity
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class PidRecord:
+    """pids/<host>.<rank>.json: this process has its handlers installed. `rank` is -1 for the launcher's own record."""
+
+    process: Identity
+    rank: int
+    job_id: str
+    restart_count: int
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecord:
+    """outcome.json: what the training says of itself; `error` only when it crashed."""
+
+    outcome: str
+    step: int
+    signal: str | None
+    code: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """exit.json: what the launcher saw and decided."""
+
+    code: int
+    cause: str
+    evidence: str
+    decision: str
+    reason: str
+    step_before: int
+    step_after: int
+    warned: bool
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRecord:
+    """finished.json; `step` is -1 where the writer did not know it."""
+
+    step: int
+    finished: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of an events file; `data` is the line without `t` and `event`."""
+
+    t: float
+    event: str
+    data: Mapping[str, object]
+
+
+class Fields:
+    """A JSON object with defaults for what is missing or of another type: half a record is shown, not a traceback."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self.values = values
+
+    def text(self, key: str, default: str = "") -> str:
+        value = self.values.get(key)
+        return value if isinstance(value, str) else default
+
+    def whole(self, key: str, default: int = 0) -> int:
+        value = self.values.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+    def number(self, key: str) -> float:
+        value = self.values.get(key)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+
+    def truth(self, key: str) -> bool:
+        return self.values.get(key) is True
+
+    def identity(self) -> Identity:
+        return Identity(self.whole("pid"), self.whole("start_ticks"), self.text("boot_id"), self.text("host"))
+
+
+def read_fields(path: Path) -> Fields | None:
+    """The record in `path`; None when it is absent or still empty.
+
+    Raises RunStateError when it is no JSON object, or of a newer version.
+    """
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunStateError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not text.strip():
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise RunStateError(f"{path}: not JSON ({error}); it was not written by hpc_resume, move it away") from error
+    if not isinstance(values, dict):
+        raise RunStateError(f"{path}: not a JSON object; it was not written by hpc_resume, move it away")
+    fields = Fields(values)
+    if fields.whole("version", FORMAT_VERSION) > FORMAT_VERSION:
+        raise RunStateError(
+            f"{path}: format version {fields.whole('version')}, this is hpc_resume {VERSION} which reads up to"
+            f" {FORMAT_VERSION}; install the version that wrote it"
+        )
+    return fields
+
+
+def parse_run(f: Fields) -> RunRecord:
+    return RunRecord(f.text("key"), f.text("name"), f.text("spec_digest"), f.number("created"))
+
+
+def parse_attempt(f: Fields) -> AttemptRecord:
+    return AttemptRecord(
+        f.whole("attempt"),
+        f.text("job_id"),
+        f.whole("restart_count"),
+        f.text("scheduler", "none"),
+        f.identity(),
+        f.number("started"),
+    )
+
+
+def parse_pid(f: Fields) -> PidRecord:
+    return PidRecord(f.identity(), f.whole("rank", -1), f.text("job_id"), f.whole("restart_count"), f.text("signal"))
+
+
+def parse_outcome(f: Fields) -> OutcomeRecord:
+    return OutcomeRecord(f.text("outcome"), f.whole("step"), f.text("signal") or None, f.whole("code"), f.text("error"))
+
+
+def parse_exit(f: Fields) -> ExitRecord:
+    return ExitRecord(
+        f.whole("code"),
+        f.text("cause"),
+        f.text("evidence"),
+        f.text("decision"),
+        f.text("reason"),
+        f.whole("step_before"),
+        f.whole("step_after"),
+        f.truth("warned"),
+        f.number("started"),
+        f.number("ended"),
+    )
+
+
+def parse_finished(f: Fields) -> FinishedRecord:
+    return FinishedRecord(f.whole("step", -1), f.number("finished"))
+
+
+def parse_event(line: str) -> Event | None:
+    """One line of an events file; None for half a line (its writer was killed, or is at it)."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(values, dict):
+        return None
+    fields = Fields(values)
+    rest = {key: value for key, value in values.items() if key not in ("t", "event")}
+    return Event(fields.number("t"), fields.text("event"), rest)

@@ -1,0 +1,189 @@
+"""The paths of a run directory, and what is in them: the only place in Python that builds one. Reads, never writes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from hpc_resume import contract
+from hpc_resume.checkpoints.layout import parse_step, step_name
+from hpc_resume.run import records
+from hpc_resume.run.records import AttemptRecord, Event, ExitRecord, FinishedRecord, OutcomeRecord, PidRecord, RunRecord
+
+_T = TypeVar("_T")
+_ATTEMPT: Final = re.compile(rf"\d{{{contract.ATTEMPT_DIGITS},}}", re.ASCII)
+_TAIL_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttemptDir:
+    """attempts/0003: one start of a run."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """1, 2, ...; 0 when the directory is named otherwise."""
+        return int(self.path.name) if _ATTEMPT.fullmatch(self.path.name) else 0
+
+    @property
+    def attempt_file(self) -> Path:
+        return self.path / contract.ATTEMPT_FILE
+
+    @property
+    def outcome_file(self) -> Path:
+        return self.path / contract.OUTCOME_FILE
+
+    @property
+    def exit_file(self) -> Path:
+        return self.path / contract.EXIT_FILE
+
+    @property
+    def control_file(self) -> Path:
+        return self.path / contract.CONTROL_FILE
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / contract.METRICS_FILE
+
+    @property
+    def pids_dir(self) -> Path:
+        return self.path / contract.PIDS_DIR
+
+    @property
+    def events_dir(self) -> Path:
+        return self.path / contract.EVENTS_DIR
+
+    def pid_file(self, host: str, rank: int | str) -> Path:
+        """`rank` is a number, or contract.CHILD_RECORD for the launcher's own record."""
+        return self.pids_dir / f"{host}.{rank}.json"
+
+    def events_file(self, host: str, pid: int) -> Path:
+        return self.events_dir / f"{host}.{pid}.jsonl"
+
+    def attempt(self) -> AttemptRecord | None:
+        return _read(self.attempt_file, records.parse_attempt)
+
+    def outcome(self) -> OutcomeRecord | None:
+        return _read(self.outcome_file, records.parse_outcome)
+
+    def exit(self) -> ExitRecord | None:
+        return _read(self.exit_file, records.parse_exit)
+
+    def pids(self) -> tuple[PidRecord, ...]:
+        """Every process that announced itself, and the launcher's own record (rank -1)."""
+        found = (_read(path, records.parse_pid) for path in _files(self.pids_dir, ".json"))
+        return tuple(record for record in found if record is not None)
+
+    def events(self) -> tuple[Event, ...]:
+        """Those of all writers, by time; half-written last lines are left out."""
+        found: list[Event] = []
+        for path in _files(self.events_dir, ".jsonl"):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found.extend(event for line in lines if (event := records.parse_event(line)) is not None)
+        return tuple(sorted(found, key=lambda event: event.t))
+
+    def last_metrics(self) -> Event | None:
+        """The newest line of run.log(): its `data` has `step`."""
+        try:
+            with self.metrics_file.open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+                lines = stream.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return None
+        return next((event for line in reversed(lines) if (event := records.parse_event(line)) is not None), None)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunDir:
+    """One run: `<run_dir>/<key>`."""
+
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / contract.RUN_FILE
+
+    @property
+    def finished_file(self) -> Path:
+        return self.path / contract.FINISHED_FILE
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / contract.LOCK_FILE
+
+    @property
+    def latest_file(self) -> Path:
+        return self.path / contract.LATEST_FILE
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / contract.CHECKPOINTS_DIR
+
+    @property
+    def attempts_dir(self) -> Path:
+        return self.path / contract.ATTEMPTS_DIR
+
+    def checkpoint_dir(self, step: int) -> Path:
+        return self.checkpoints_dir / step_name(step)
+
+    def attempt(self, number: int) -> AttemptDir:
+        return AttemptDir(self.attempts_dir / f"{number:0{contract.ATTEMPT_DIGITS}d}")
+
+    def attempts(self) -> tuple[AttemptDir, ...]:
+        """Oldest first."""
+        found = (AttemptDir(self.attempts_dir / name) for name in _names(self.attempts_dir))
+        return tuple(sorted((a for a in found if a.number), key=lambda attempt: attempt.number))
+
+    def newest_attempt(self) -> AttemptDir | None:
+        attempts = self.attempts()
+        return attempts[-1] if attempts else None
+
+    def run(self) -> RunRecord | None:
+        return _read(self.run_file, records.parse_run)
+
+    def finished(self) -> FinishedRecord | None:
+        return _read(self.finished_file, records.parse_finished)
+
+    def latest_step(self) -> int | None:
+        """The step that `latest` names; None before the first checkpoint."""
+        try:
+            return parse_step(self.latest_file.read_text(encoding="utf-8", errors="replace").strip())
+        except OSError:
+            return None
+
+
+def find_runs(parent: Path) -> tuple[RunDir, ...]:
+    """Every run below `parent`: `<parent>/<key>`, and `<parent>/<script>/<NNNN>` of a plain `python train.py`."""
+    found = []
+    for name in _names(parent):
+        own = RunDir(parent / name)
+        if own.run_file.is_file():
+            found.append(own)
+            continue
+        found.extend(run for inner in _names(own.path) if (run := RunDir(own.path / inner)).run_file.is_file())
+    return tuple(sorted(found))
+
+
+def _read(path: Path, parse: Callable[[records.Fields], _T]) -> _T | None:
+    fields = records.read_fields(path)
+    return parse(fields) if fields is not None else None
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _files(directory: Path, suffix: str) -> list[Path]:
+    return [directory / name for name in _names(directory) if name.endswith(suffix) and not name.startswith(".")]

@@ -1,0 +1,92 @@
+"""What is registered, what has been restored, and which step is safe on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hpc_resume.checkpoints import Component
+from hpc_resume.checkpoints.layout import check_component_name
+from hpc_resume.checkpoints.store import Loaded, Store
+from hpc_resume.errors import CheckpointError, RunStateError, UsageError
+
+
+class Saver:
+    """The registered components of one run and the store they go to."""
+
+    def __init__(
+        self, store: Store, loaded: Loaded, *, may_write: bool, say: Callable[[str], None], note: Callable[..., None]
+    ) -> None:
+        self._store = store
+        self._loaded = loaded.newest
+        self._may_write = may_write
+        self._say = say
+        self._note = note
+        self._components: dict[str, Component] = {}
+        self._sealed = False
+        self.published = loaded.newest.step if loaded.newest else 0  # 0: a fresh start is always there
+
+    def register(self, name: str, component: Component) -> None:
+        """Check that it can be saved, and restore it if there is a checkpoint.
+
+        Raises UsageError for what cannot work, RunStateError when the checkpoint does not fit.
+        """
+        check_component_name(name)
+        if self._sealed:
+            raise UsageError(
+                f"register({name}=...) after the first step: the steps before it ran without the restored state;"
+                " register everything before steps() or checkpoint_point()"
+            )
+        if name in self._components:
+            raise UsageError(f"{name!r} is registered twice; give the second one another name")
+        component.check(name)
+        self._components[name] = component
+        if self._loaded is None:
+            return
+        backend = self._loaded.manifest.components.get(name)
+        if backend is None:
+            raise self._mismatch(f"{name!r} is registered but not in the checkpoint")
+        component.load(self._loaded.directory, name, backend)
+
+    def seal(self) -> None:
+        """Called before the first step. Raises RunStateError when the checkpoint holds what nobody registered.
+
+        Going on would drop that state for ever at the next save: an optimizer that is forgotten after an edit of the
+        script is worth an error, a warning in a log is not read.
+        """
+        if self._sealed:
+            return
+        self._sealed = True
+        if self._loaded is not None:
+            forgotten = sorted(set(self._loaded.manifest.components) - set(self._components))
+            if forgotten:
+                raise self._mismatch(f"nothing is registered as {', '.join(forgotten)}")
+
+    def save(self, step: int, trigger: str) -> bool:
+        """Publish `step`; False when the disk refused: that is said, and the last published step stays."""
+        if not self._may_write or step == self.published:
+            return True
+        started = time.monotonic()
+        try:
+            receipt = self._store.publish(step, self._components)
+        except CheckpointError as error:
+            self._say(f"step {step} could not be saved: {error}; step {self.published} is still the last good one")
+            self._note("save_failed", step=step, trigger=trigger, error=str(error))
+            return False
+        self.published = step
+        for warning in receipt.warnings:
+            self._say(warning)
+        self._note("saved", step=step, seconds=round(time.monotonic() - started, 6), trigger=trigger)
+        return True
+
+    def _mismatch(self, what: str) -> RunStateError:
+        assert self._loaded is not None  # noqa: S101 - only asked with a checkpoint
+        return RunStateError(
+            f"{self._loaded.directory}: {what} (checkpoint: {_listed(self._loaded.manifest.components)};"
+            f" registered: {_listed(self._components)}); register what was saved, or start a new run"
+        )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,179 @@
+"""A training that can be interrupted: `Run` is what the training sees of it, and where its step boundaries are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from hpc_resume.checkpoints.callables import CallablesComponent
+from hpc_resume.checkpoints.state_dict import StateComponent
+from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.run.attempt import Attempt, refuse
+from hpc_resume.run.signals import Recorder
+
+
+class Run:
+    """One attempt at a training: `with hpc_resume.Run() as run:`, or what `@resumable` hands to the function.
+
+    Args:
+        run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
+        every: save every so many steps (100) or so often ("15min"); what job.yaml says of the same goes before it.
+        keep: checkpoints kept, at least 2; job.yaml's goes before it.
+
+    Entering it ends the process with a message and the exit code of the error when the run cannot start, and with 0
+    when it is finished already. A mistake in the use of it inside ends the process in the same way.
+    """
+
+    def __init__(
+        self, run_dir: str | os.PathLike[str] | None = None, *, every: int | str | None = None, keep: int | None = None
+    ) -> None:
+        self._asked = Path(run_dir) if run_dir is not None else None
+        self._every = every
+        self._keep = keep
+        self._warnings = Recorder()
+        self._open: Attempt | None = None
+        self._turn: int | None = None  # the index that steps() is at
+        self._completed = 0
+
+    def __enter__(self) -> Self:
+        if self._open is not None:
+            refuse(UsageError("this Run has been entered before; make a new one"))
+        try:
+            self._open = Attempt.start(self._warnings, self._asked, self._every, self._keep)
+        except HpcResumeError as error:
+            refuse(error)
+        self._completed = self._attempt.start_step
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._attempt.is_ours():  # else a forked child unwinds its copy of our stack
+            self._attempt.end(error, self._completed)
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Path:
+        """This run's own directory."""
+        return self._attempt.opening.run_dir.path
+
+    @property
+    def attempt(self) -> int:
+        """1 in the first start of this run."""
+        return self._attempt.opening.attempt
+
+    @property
+    def start_step(self) -> int:
+        """Steps that were done when this attempt started."""
+        return self._attempt.start_step
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a checkpoint was loaded."""
+        return self._attempt.resumed
+
+    @property
+    def cause(self) -> str | None:
+        """Why the attempt before this one ended (contract.CAUSES); None in the first."""
+        return self._attempt.opening.cause
+
+    @property
+    def deadline(self) -> float | None:
+        """When the allocation ends, epoch seconds; None when nobody said."""
+        return self._attempt.environment.end_time
+
+    def should_stop(self) -> bool:
+        """Whether a warning has come; the next step boundary will save and leave."""
+        return self._warnings.first is not None
+
+    # --- what is saved --------------------------------------------------------------------------------------------
+
+    def register(self, **components: Any) -> None:
+        """Save these from now on, and restore each at once if there is a checkpoint.
+
+        Anything with state_dict and load_state_dict whose state is plain Python or tensors. Raises UsageError for
+        anything else or after the first step, RunStateError when the checkpoint does not fit.
+        """
+        for name, source in components.items():
+            self._attempt.saver.register(name, StateComponent(source))
+
+    def register_io(
+        self, *, save: Callable[[Path], object], load: Callable[[Path], object], name: str = "files"
+    ) -> None:
+        """Save by `save(directory)`, an empty one; restore by `load(directory)`, at once if there is a checkpoint.
+
+        Raises as `register` does; a second pair needs another `name`.
+        """
+        self._attempt.saver.register(name, CallablesComponent(save, load))
+
+    # --- the step boundary ----------------------------------------------------------------------------------------
+
+    def steps(self, total: int) -> Iterator[int]:
+        """The indexes of the steps still to do, up to `total` (excluded); every turn ends in a step boundary.
+
+        At a boundary a due save happens, and after a warning the run is saved and the process leaves (Stopped).
+        The end of the loop is saved too; a turn that is left by `break` is not.
+        """
+        attempt, warnings, clock = self._begun(), self._warnings, time.monotonic
+        attempt.leave_if_warned(self._completed)
+        try:
+            for index in range(self._completed, total):
+                self._turn = index
+                yield index
+                self._completed = completed = index + 1
+                if warnings.first is not None or completed >= attempt.due_step or clock() >= attempt.due_time:
+                    attempt.boundary(completed)
+        finally:
+            self._turn = None
+        attempt.save(self._completed, "end")
+        attempt.leave_if_warned(self._completed)
+
+    def checkpoint_point(self, step: int) -> None:
+        """A step boundary in a loop of one's own, or inside a long evaluation.
+
+        Args:
+            step: how many steps the registered state has behind it. Inside a turn of steps(): the turn's index before
+                its training step, index + 1 after it. The same number again saves nothing new.
+
+        Raises UsageError when `step` goes backwards or, inside steps(), belongs to another turn.
+        """
+        attempt = self._begun()
+        if step < self._completed or (self._turn is not None and step - self._turn > 1):
+            self._refuse_step(step)
+        self._completed = step
+        if self._warnings.first is not None or step >= attempt.due_step or time.monotonic() >= attempt.due_time:
+            attempt.boundary(step)
+
+    def log(self, metrics: Mapping[str, object], step: int | None = None) -> None:
+        """Record metrics of this step (the index that steps() is at, unless told) in metrics.jsonl; rank 0 only."""
+        if step is None:
+            step = self._turn if self._turn is not None else self._completed
+        self._attempt.trackers.log(metrics, step)
+
+    @property
+    def _attempt(self) -> Attempt:
+        if self._open is None:
+            raise UsageError("this Run is not open; use it inside `with hpc_resume.Run() as run:` or under @resumable")
+        return self._open
+
+    def _begun(self) -> Attempt:
+        attempt = self._attempt
+        if not attempt.begun:
+            attempt.begin()
+        return attempt
+
+    def _refuse_step(self, step: int) -> NoReturn:
+        if step < self._completed:
+            raise UsageError(
+                f"checkpoint_point({step}) after {self._completed} completed steps: start your loop at run.start_step"
+                " and pass the number of steps that are done"
+            )
+        raise UsageError(
+            f"checkpoint_point({step}) inside step {self._turn} of steps(): pass {self._turn} before the training step"
+            f" of this turn, or {(self._turn or 0) + 1} after it"
+        )

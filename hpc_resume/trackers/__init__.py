@@ -1,0 +1,124 @@
+"""Where metrics go, and who is told how a run ends: one file per tracker, one line each in TRACKERS.
+
+A module offers `open(facts) -> Tracker | None` (None: not wanted in this run). Outside packages register theirs under
+the entry point group `hpc_resume.trackers`. A tracker never holds up a save or an exit: what it is asked on the way
+out runs in a thread of its own, with a limit (W&B's finish() was measured to block without one when its server hangs).
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+TRACKERS: Final = {"jsonl": "hpc_resume.trackers.jsonl"}
+ENTRY_POINTS: Final = "hpc_resume.trackers"
+
+MARK_SECONDS: Final = 2.0  # W&B's takes under 1 ms when it works
+FINISH_SECONDS: Final = 6.0  # on a warning; wandb with finish_timeout=5 was back after 5.1
+CLOSE_SECONDS: Final = 60.0  # at the normal end, where nobody is waiting for the node
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a tracker may want to know when it is opened; `step` is the one that the run goes on from."""
+
+    metrics_file: Path
+    run_key: str
+    attempt: int
+    step: int
+    resumed: bool
+
+
+class Tracker(Protocol):
+    """What a run tells; none of it is ever called from a signal handler."""
+
+    def log(self, metrics: Mapping[str, object], step: int) -> None:
+        """Record `metrics` of `step`."""
+
+    def mark_preempting(self) -> None:
+        """The run is about to be interrupted and will come back."""
+
+    def finish(self, exit_code: int) -> None:
+        """The process is about to end with `exit_code`; nothing is logged after it."""
+
+
+class Trackers:
+    """Those of one run, asked together; each failure is said once and costs nothing else."""
+
+    def __init__(self, opened: Mapping[str, Tracker], say: Callable[[str], None]) -> None:
+        self._opened = dict(opened)
+        self._say = say
+        self._failed: set[str] = set()
+
+    @classmethod
+    def open(cls, facts: Facts, say: Callable[[str], None]) -> Trackers:
+        """Open every registered tracker that wants this run."""
+        opened: dict[str, Tracker] = {}
+        for name, opener in _openers().items():
+            try:
+                tracker = opener(facts)
+            except Exception as error:  # noqa: BLE001 - somebody else's code; a training does not die of a logger
+                say(f"tracker {name}: {type(error).__name__}: {error}; it is left out")
+                continue
+            if tracker is not None:
+                opened[name] = tracker
+        return cls(opened, say)
+
+    def log(self, metrics: Mapping[str, object], step: int) -> None:
+        """Hand `metrics` to each."""
+        for name, tracker in self._opened.items():
+            try:
+                tracker.log(metrics, step)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._note(name, f"{type(error).__name__}: {error}; metrics are being lost")
+
+    def mark_preempting(self) -> None:
+        """Ask each, at most MARK_SECONDS."""
+        for name, tracker in self._opened.items():
+            self._bounded(name, tracker.mark_preempting, MARK_SECONDS)
+
+    def finish(self, exit_code: int, seconds: float) -> None:
+        """Ask each, at most `seconds`."""
+        for name, tracker in self._opened.items():
+            self._bounded(name, lambda tracker=tracker: tracker.finish(exit_code), seconds)  # type: ignore[misc]
+
+    def _bounded(self, name: str, call: Callable[[], None], seconds: float) -> None:
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 - it must not reach threading's excepthook
+                failure.append(error)
+
+        thread = threading.Thread(target=work, name=f"hpc_resume-{name}", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            self._note(name, f"no answer in {seconds:g} s; going on without it")
+        elif failure:
+            self._note(name, f"{type(failure[0]).__name__}: {failure[0]}")
+
+    def _note(self, name: str, what: str) -> None:
+        if name not in self._failed:
+            self._failed.add(name)
+            self._say(f"tracker {name}: {what}")
+
+
+def _openers() -> dict[str, Callable[[Facts], Tracker | None]]:
+    openers = {name: importlib.import_module(home).open for name, home in TRACKERS.items()}
+    openers.update((point.name, point.load()) for point in _outside())
+    return openers
+
+
+def _outside() -> Sequence[EntryPoint]:
+    from importlib.metadata import entry_points  # 15 ms of imports that `import hpc_resume` does without
+
+    return tuple(entry_points(group=ENTRY_POINTS))

@@ -12,7 +12,7 @@ this file imports nothing and each name is fetched at its first use.
 TYPE_CHECKING = False  # type checkers take a variable of this name as true; importing typing is what we avoid
 
 if TYPE_CHECKING:
-    from hpc_resume.contract import VERSION as __version__
+    from hpc_resume.contract import VERSION as __version__  # noqa: N811 - the name that Python expects
     from hpc_resume.errors import (
         CheckpointError,
         ConfigError,
@@ -55,13 +55,13 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from hpc_resume.contract import VERSION
+        from hpc_resume.contract import VERSION  # noqa: PLC0415 - lazy: see above
 
         return VERSION
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'hpc_resume' has no attribute {name!r}")
-    import importlib
+    import importlib  # noqa: PLC0415 - lazy: see above
 
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value

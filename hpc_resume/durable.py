@@ -10,9 +10,11 @@ import errno
 import json
 import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
@@ -30,10 +32,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{time.monotonic_ns()}")
     try:
         write_new(temporary, data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
     sync_directory(path.parent)
 

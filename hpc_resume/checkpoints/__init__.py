@@ -7,8 +7,10 @@ goes through the same one. A new format for `state_dict` objects is one file wit
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Component(Protocol):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume.durable import DIR_MODE
 from hpc_resume.errors import RunStateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 NAME: Final = "callables"
 
 
 class CallablesComponent:
-    """`save(directory)` writes plain files into an empty directory, `load(directory)` gets a directory with the same."""
+    """`save(directory)` writes plain files into an empty directory, `load(directory)` gets one with the same."""
 
     def __init__(self, save: Callable[[Path], object], load: Callable[[Path], object]) -> None:
         self._save = save

@@ -11,12 +11,14 @@ import json
 import math
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.durable import write_new
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 NAME: Final = "json"
 SUFFIX: Final = ".json"

@@ -6,14 +6,16 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume.contract import FORMAT_VERSION, MANIFEST_FILE, VERSION
 from hpc_resume.durable import sync_directory
 from hpc_resume.errors import CheckpointError, RunStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BLOCK: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 64 << 20  # bytes; a manifest beyond that is not ours
@@ -73,7 +75,7 @@ def describe(directory: Path) -> tuple[StoredFile, ...]:
             found.append(StoredFile(path.relative_to(directory).as_posix(), size, crc))
         if any(Path(parent, name).is_symlink() for name in names):
             raise CheckpointError(f"{parent}: a checkpoint holds no links to directories; save a copy instead")
-        os.chmod(parent, stat.S_IRWXU)
+        Path(parent).chmod(stat.S_IRWXU)
         sync_directory(Path(parent))
     return tuple(sorted(found, key=lambda file: file.path))
 
@@ -85,9 +87,7 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_FILE
     try:
-        record = json.loads(_read_small(path))
-        if not isinstance(record, dict):
-            raise TypeError("not an object")
+        record = dict(json.loads(_read_small(path)))
         version = int(record["version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}") from error

@@ -6,12 +6,14 @@ made at each save, since an optimizer holds no tensor before its first step; the
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hpc_resume.checkpoints import json_state, torch_state
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.errors import CheckpointError, RunStateError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Format(Protocol):

@@ -13,16 +13,18 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints import Component, layout, manifest
 from hpc_resume.checkpoints.manifest import BrokenError, Manifest
 from hpc_resume.contract import MANIFEST_FILE
 from hpc_resume.durable import DIR_MODE, sync_directory, write_atomic, write_new
 from hpc_resume.errors import CheckpointError, RunStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 _NAME_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -108,7 +110,7 @@ class Store:
             temporary.mkdir(DIR_MODE)
             made = self._write(step, components, temporary)
             final = self._make_way(step)
-            os.rename(temporary, final)
+            temporary.rename(final)
             sync_directory(self._root)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -136,7 +138,7 @@ class Store:
         number = 1
         while os.path.lexists(final):
             try:
-                os.rename(final, self._root / layout.broken_name(step, number))
+                final.rename(self._root / layout.broken_name(step, number))
             except OSError as error:
                 if error.errno not in _NAME_TAKEN:
                     raise
@@ -157,7 +159,7 @@ class Store:
         for step, directory in good[self._keep :]:
             trash = self._root / layout.trash_name(step, self._writer)
             try:
-                os.rename(directory, trash)
+                directory.rename(trash)
                 shutil.rmtree(trash)
             except OSError as error:
                 problems.append(f"{directory}: cannot be removed: {error.strerror or error}; remove it by hand")
@@ -180,7 +182,7 @@ class Store:
     def _names(self) -> list[str]:
         self._refuse_link()
         try:
-            return os.listdir(self._root)
+            return [path.name for path in self._root.iterdir()]
         except FileNotFoundError:
             return []
 

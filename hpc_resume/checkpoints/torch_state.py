@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter, OrderedDict
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.durable import FILE_MODE
 from hpc_resume.errors import RunStateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME: Final = "torch"
 SUFFIX: Final = ".pt"
@@ -31,7 +33,7 @@ def available() -> bool:
 
 def prepare(state: object) -> object:
     """The state itself. Raises UnfitError, naming the place, for a value that weights_only would refuse at load."""
-    import torch
+    import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
 
     exact = _PLAIN | {torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device}
     try:
@@ -43,7 +45,7 @@ def prepare(state: object) -> object:
 
 def write(path: Path, prepared: object) -> None:
     """Write to a new file. Raises OSError for the disk's errors, which torch would report as RuntimeError."""
-    import torch
+    import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
 
     with _Sink(path) as sink:
         try:
@@ -57,7 +59,7 @@ def write(path: Path, prepared: object) -> None:
 def read(path: Path) -> object:
     """The state that was saved, on the CPU."""
     try:
-        import torch
+        import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
     except ImportError as error:
         raise RunStateError(f"{path} was saved by torch, which is not here ({error}); pip install torch") from error
     return torch.load(path, map_location="cpu", weights_only=True)
@@ -85,7 +87,7 @@ class _Sink:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         self.error: OSError | None = None
 
-    def __enter__(self) -> _Sink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from hpc_resume.checkpoints.store import Loaded
 from hpc_resume.contract import FORMAT_VERSION
 from hpc_resume.durable import write_json
 from hpc_resume.errors import ConfigError
-from hpc_resume.run.environment import Environment
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.opening import Opening, short_path
 from hpc_resume.run.process import boot_id, host_name, identify
+
+if TYPE_CHECKING:
+    from hpc_resume.checkpoints.store import Loaded
+    from hpc_resume.run.environment import Environment
 
 
 def announce(environment: Environment, opening: Opening) -> EventLog:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc_resume import contract
 from hpc_resume.checkpoints.store import Loaded, Store
 from hpc_resume.durable import write_json
-from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
 from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.cadence import Cadence, combine
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
@@ -18,8 +19,12 @@ from hpc_resume.run.environment import Environment, read_environment
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.opening import Opening, open_run
 from hpc_resume.run.saving import Saver
-from hpc_resume.run.signals import Recorder
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hpc_resume.run.signals import Recorder
 
 _active: Attempt | None = None  # handlers, lease and exit code are the process's: one run at a time
 
@@ -68,7 +73,8 @@ class Attempt:
         if keep is not None and keep < 2:
             raise UsageError(f"keep={keep}: at least 2, since the newest checkpoint may turn out to be unreadable")
         with ExitStack() as undo:
-            recorder.install((environment.signum, *contract_signals()))
+            # SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks.
+            recorder.install((environment.signum, signal.SIGTERM))
             undo.callback(recorder.release, keep_default=environment.launched)
             opening = open_run(environment, asked)
             if opening.lease is not None:
@@ -108,9 +114,22 @@ class Attempt:
 
     def save(self, completed: int, trigger: str) -> None:
         """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
-        self.saver.save(completed, trigger)
+        try:
+            self.saver.save(completed, trigger)
+        except CheckpointError as error:
+            say(f"step {completed} could not be saved: {error}; step {self.saver.published} is still the last good one")
         self.due_step = self._cadence.next_step(completed)
         self.due_time = self._cadence.next_time(time.monotonic())
+
+    def finish_steps(self, completed: int) -> None:
+        """After the last step: save it and, after a warning, leave.
+
+        Raises CheckpointError: with nothing left to train, an exit code of 0 would mark a run as finished whose last
+        steps exist nowhere.
+        """
+        if self._recorder.first is None:
+            self.saver.save(completed, "end")
+        self.leave_if_warned(completed)
 
     def leave_if_warned(self, completed: int) -> None:
         """After a warning: mark, save what is new, finish the trackers, leave. Raises Stopped, again at every call."""
@@ -121,16 +140,15 @@ class Attempt:
             leave(self._stopped)
         waited = round(time.monotonic() - received.at, 6)
         self._events.write("received", signal=received.name, count=self._recorder.count, waited=waited)
-        if self._recorder.second is not None:
-            self._events.write("received", signal=self._recorder.second.name, count=self._recorder.count)
         self._stopped = Stopped(received.signum, completed)
         ending = judge(self._stopped, os.environ)
         # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B.
         self.trackers.mark_preempting()
         self._save_for_the_last_time(completed)
         self.trackers.finish(ending.code, FINISH_SECONDS)
-        self._events.write("stopped", step=completed, saved=self.saver.published, code=ending.code)
-        self._write_outcome(ending)
+        if self._recorder.second is not None:
+            self._events.write("received", signal=self._recorder.second.name, count=self._recorder.count)
+        self._write_ending(ending, completed)
         say(f"stopped by SIG{received.name} after step {completed}; step {self.saver.published} is where it goes on")
         leave(self._stopped)
 
@@ -154,16 +172,7 @@ class Attempt:
     def _conclude(self, ending: Ending, error: BaseException | None, completed: int) -> None:
         finished = ending.outcome == contract.OUTCOME_FINISHED
         self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
-        if finished:
-            self._events.write("finished", step=completed)
-        elif ending.outcome == contract.OUTCOME_STOPPED:
-            self._events.write("stopped", step=completed, saved=self.saver.published, code=ending.code)
-        else:
-            self._events.write("crashed", step=completed, error=ending.error)
-        self._write_outcome(ending)
-        if finished and self._writes and not self.environment.launched:
-            record = {"step": completed, "finished": round(time.time(), 3)}
-            write_json(self.opening.run_dir.finished_file, {"version": contract.FORMAT_VERSION, **record})
+        self._write_ending(ending, completed)
         if not finished:
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
             say(f"{what} after step {completed}; the next start goes on from step {self.saver.published}")
@@ -173,19 +182,29 @@ class Attempt:
         try:
             self.saver.save(completed, "warning")
         except Exception as error:  # noqa: BLE001 - a bug in a state_dict must not turn a stop into a crash
-            what = describe(error, os.environ)
+            what = error if isinstance(error, CheckpointError) else describe(error, os.environ)
             say(f"step {completed} could not be saved: {what}; step {self.saver.published} is what will be resumed")
-            self._events.write("save_failed", step=completed, trigger="warning", error=what)
 
-    def _write_outcome(self, ending: Ending) -> None:
-        """`step` is the last published one: the one that the next attempt starts from."""
+    def _write_ending(self, ending: Ending, completed: int) -> None:
+        """The last files of this attempt; a disk that is full by now changes neither the code nor the exit."""
+        error = {"error": ending.error} if ending.error else {}
+        self._events.write(ending.outcome, step=completed, saved=self.saver.published, code=ending.code, **error)
         if not self._writes:
             return
-        path = self.opening.attempt_dir.outcome_file
-        try:
-            write_json(path, ending.record(self.saver.published))
-        except OSError as error:
-            say(f"{path}: {error.strerror or error}; the exit code {ending.code} says the same")
+        files: dict[Path, dict[str, object]] = {
+            self.opening.attempt_dir.outcome_file: ending.record(self.saver.published)
+        }
+        if ending.outcome == contract.OUTCOME_FINISHED and not self.environment.launched:
+            files[self.opening.run_dir.finished_file] = {
+                "version": contract.FORMAT_VERSION,
+                "step": completed,
+                "finished": round(time.time(), 3),
+            }
+        for path, record in files.items():
+            try:
+                write_json(path, record)
+            except OSError as problem:
+                say(f"{path}: {problem.strerror or problem}; the exit code {ending.code} says the same")
 
     def _open_trackers(self) -> None:
         if self._writes:
@@ -199,13 +218,6 @@ class Attempt:
                 f"this run belongs to process {self._pid}, and this is its forked child {os.getpid()};"
                 " open the run in the process that trains"
             )
-
-
-def contract_signals() -> tuple[int, ...]:
-    """SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks."""
-    import signal
-
-    return (signal.SIGTERM,)
 
 
 def refuse(error: HpcResumeError) -> None:

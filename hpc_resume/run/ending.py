@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from hpc_resume import contract
 from hpc_resume.errors import HpcResumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ERROR_LIMIT: Final = 300  # characters of an exception's text that outcome.json keeps
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
@@ -30,8 +34,8 @@ class Stopped(SystemExit):
         self.step = step
 
 
-class AlreadyFinished(SystemExit):  # noqa: N818 - not an error: there is nothing left to do
-    """This run is finished; the process ends with 0 and does not train."""
+class AlreadyFinished(SystemExit):
+    """There is nothing left to train; the process ends with 0 and does not train."""
 
     def __init__(self) -> None:
         super().__init__(contract.EXIT_FINISHED)
@@ -88,7 +92,7 @@ def describe(error: BaseException, variables: Mapping[str, str]) -> str:
 
 def place_of(error: BaseException) -> str:
     """`file:line: ` of the user's own line that led to `error`, empty when there is none."""
-    package = os.path.dirname(os.path.dirname(__file__)) + os.sep
+    package = f"{Path(__file__).parents[1]}{os.sep}"
     found, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
@@ -103,8 +107,6 @@ def leave(reason: SystemExit) -> NoReturn:
 
     Looked up now: wandb replaces sys.exit to learn the exit code, and takes a bare SystemExit for success.
     """
-    try:
+    with contextlib.suppress(SystemExit):
         sys.exit(reason.code)
-    except SystemExit:
-        pass
     raise reason

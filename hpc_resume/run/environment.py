@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc_resume import contract
 from hpc_resume.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,12 @@ class Environment:
 
     @property
     def launched(self) -> bool:
+        """Whether a launcher started this process."""
         return self.attempt_dir is not None
 
     @property
     def signum(self) -> int:
+        """Number of the warning signal."""
         return int(signal.Signals[f"SIG{self.signal_name}"])
 
 
@@ -42,9 +47,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     run_dir = variables.get(contract.ENV_RUN_DIR)
     attempt_dir = variables.get(contract.ENV_ATTEMPT_DIR)
     if attempt_dir and not run_dir:
-        raise ConfigError(
-            f"{contract.ENV_ATTEMPT_DIR} is set and {contract.ENV_RUN_DIR} is not: a launcher sets both, else unset both"
-        )
+        raise ConfigError(f"{contract.ENV_ATTEMPT_DIR} is set and {contract.ENV_RUN_DIR} is not; set both or none")
     return Environment(
         run_dir=Path(run_dir).absolute() if run_dir else None,
         attempt=_whole(variables, contract.ENV_ATTEMPT),

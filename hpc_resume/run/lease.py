@@ -11,10 +11,12 @@ import contextlib
 import errno
 import fcntl
 import os
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume.durable import FILE_MODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HELD: Final = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -6,24 +6,26 @@ no living process holds is continued, and a new one begins where there is none.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume import contract
 from hpc_resume.durable import DIR_MODE, TEMPORARY_MARK, write_json
 from hpc_resume.errors import ConfigError, RunHeldError, RunStateError, UsageError
 from hpc_resume.run import lease as leases
 from hpc_resume.run.ending import AlreadyFinished
-from hpc_resume.run.environment import Environment
 from hpc_resume.run.events import say
-from hpc_resume.run.lease import Lease
 from hpc_resume.run.process import boot_id, host_name, identify
 from hpc_resume.run.rundir import AttemptDir, RunDir
+
+if TYPE_CHECKING:
+    from hpc_resume.run.environment import Environment
+    from hpc_resume.run.lease import Lease
 
 _RUNS: Final = "runs"
 _NUMBER_DIGITS: Final = 4
@@ -100,7 +102,7 @@ def _take_newest(script: str) -> tuple[RunDir, Lease]:
     parent = Path(_RUNS, script).absolute()
     try:
         parent.mkdir(DIR_MODE, parents=True, exist_ok=True)
-        numbers = sorted((int(name) for name in os.listdir(parent) if name.isascii() and name.isdigit()), reverse=True)
+        numbers = sorted((int(name) for name in _names(parent) if name.isascii() and name.isdigit()), reverse=True)
         for number in numbers:
             run_dir = RunDir(parent / f"{number:0{_NUMBER_DIGITS}d}")
             if (lease := _take_unfinished(run_dir)) is not None:
@@ -200,7 +202,8 @@ def _cause_of(before: AttemptDir | None) -> str | None:
 def _leave_if_finished(run_dir: RunDir) -> None:
     if run_dir.finished() is not None:
         say(
-            f"{short_path(run_dir.path)} is finished, nothing to do; for a new run set {contract.ENV_RUN_DIR} to a new directory"
+            f"{short_path(run_dir.path)} is finished, nothing to do;"
+            f" for a new run set {contract.ENV_RUN_DIR} to a new directory"
         )
         raise AlreadyFinished
 
@@ -209,16 +212,20 @@ def _check_owner(path: Path) -> None:
     owner = path.stat().st_uid
     if owner != os.geteuid():
         raise RunStateError(
-            f"{path} belongs to user id {owner}, this is {os.geteuid()}: what is in it would be loaded and run as yours;"
+            f"{path} belongs to user id {owner}, this is {os.geteuid()}: what is in it would be loaded as yours;"
             f" set {contract.ENV_RUN_DIR} to a directory of your own"
         )
 
 
 def _clear_leftovers(path: Path) -> None:
     """Half-written files of killed processes; ours alone, by their mark."""
-    for name in os.listdir(path):
+    for name in _names(path):
         if name.startswith(".") and TEMPORARY_MARK in name:
             (path / name).unlink(missing_ok=True)
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
 
 
 def _holder(run_dir: RunDir) -> str:
@@ -237,7 +244,7 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
 
 
 def _arguments_digest() -> str:
-    return hashlib.sha256("\0".join(sys.argv[1:]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"argv-{zlib.crc32(chr(0).join(sys.argv[1:]).encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _script_name() -> str:
@@ -250,5 +257,5 @@ def _script_name() -> str:
 
 
 def short_path(path: Path) -> str:
-    """Relative to where the person is, when that is shorter."""
+    """The path as a person in the working directory would write it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

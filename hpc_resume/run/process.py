@@ -1,4 +1,4 @@
-"""Which process is which: pid, start time in ticks, boot and host together name one process, over pid reuse and reboots."""
+"""Which process is which: pid, start time in ticks, boot and host together name it, over pid reuse and reboots."""
 
 from __future__ import annotations
 

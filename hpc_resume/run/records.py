@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc_resume.contract import FORMAT_VERSION, VERSION
 from hpc_resume.errors import RunStateError
 from hpc_resume.run.process import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +99,26 @@ class Fields:
         self.values = values
 
     def text(self, key: str, default: str = "") -> str:
+        """The string under `key`."""
         value = self.values.get(key)
         return value if isinstance(value, str) else default
 
     def whole(self, key: str, default: int = 0) -> int:
+        """The integer under `key`."""
         value = self.values.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else default
 
     def number(self, key: str) -> float:
+        """The number under `key`, 0.0 without one."""
         value = self.values.get(key)
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
 
     def truth(self, key: str) -> bool:
+        """Whether `key` is true."""
         return self.values.get(key) is True
 
     def identity(self) -> Identity:
+        """The process that the record names."""
         return Identity(self.whole("pid"), self.whole("start_ticks"), self.text("boot_id"), self.text("host"))
 
 
@@ -143,10 +151,12 @@ def read_fields(path: Path) -> Fields | None:
 
 
 def parse_run(f: Fields) -> RunRecord:
+    """run.json."""
     return RunRecord(f.text("key"), f.text("name"), f.text("spec_digest"), f.number("created"))
 
 
 def parse_attempt(f: Fields) -> AttemptRecord:
+    """attempt.json."""
     return AttemptRecord(
         f.whole("attempt"),
         f.text("job_id"),
@@ -158,14 +168,17 @@ def parse_attempt(f: Fields) -> AttemptRecord:
 
 
 def parse_pid(f: Fields) -> PidRecord:
+    """pids/<host>.<rank>.json."""
     return PidRecord(f.identity(), f.whole("rank", -1), f.text("job_id"), f.whole("restart_count"), f.text("signal"))
 
 
 def parse_outcome(f: Fields) -> OutcomeRecord:
+    """outcome.json."""
     return OutcomeRecord(f.text("outcome"), f.whole("step"), f.text("signal") or None, f.whole("code"), f.text("error"))
 
 
 def parse_exit(f: Fields) -> ExitRecord:
+    """exit.json."""
     return ExitRecord(
         f.whole("code"),
         f.text("cause"),
@@ -181,6 +194,7 @@ def parse_exit(f: Fields) -> ExitRecord:
 
 
 def parse_finished(f: Fields) -> FinishedRecord:
+    """finished.json."""
     return FinishedRecord(f.whole("step", -1), f.number("finished"))
 
 

@@ -1,4 +1,4 @@
-"""`@resumable`: the ten-line way in. The function gets an open Run as its first argument; everything else is as it was."""
+"""`@resumable`: the ten-line way in. The function gets an open Run as first argument; the rest is as it was."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def resumable(
 
         @functools.wraps(train)
         def call(*args: Any, **kwargs: Any) -> Any:
-            from hpc_resume.run.training import Run
+            from hpc_resume.run.training import Run  # noqa: PLC0415 - decorating costs nothing that calling needs
 
             with Run(run_dir, every=every, keep=keep) as run:
                 return train(run, *args, **kwargs)
@@ -74,7 +74,7 @@ def _refuse_other_calls(train: Callable[..., Any]) -> None:
 
 def _hide_first_parameter(call: Callable[..., Any], train: Callable[..., Any]) -> None:
     """typer, Hydra and the like look at the signature; `run` is not for their users to give."""
-    import inspect
+    import inspect  # noqa: PLC0415 - as above
 
     signature = inspect.signature(train)
     call.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]

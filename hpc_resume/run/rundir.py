@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from hpc_resume import contract
 from hpc_resume.checkpoints.layout import parse_step, step_name
 from hpc_resume.run import records
-from hpc_resume.run.records import AttemptRecord, Event, ExitRecord, FinishedRecord, OutcomeRecord, PidRecord, RunRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hpc_resume.run.records import (
+        AttemptRecord,
+        Event,
+        ExitRecord,
+        FinishedRecord,
+        OutcomeRecord,
+        PidRecord,
+        RunRecord,
+    )
 
 _T = TypeVar("_T")
 _ATTEMPT: Final = re.compile(rf"\d{{{contract.ATTEMPT_DIGITS},}}", re.ASCII)
@@ -32,30 +43,37 @@ class AttemptDir:
 
     @property
     def attempt_file(self) -> Path:
+        """Who started it, and where."""
         return self.path / contract.ATTEMPT_FILE
 
     @property
     def outcome_file(self) -> Path:
+        """What the training says of its end."""
         return self.path / contract.OUTCOME_FILE
 
     @property
     def exit_file(self) -> Path:
+        """What the launcher saw and decided."""
         return self.path / contract.EXIT_FILE
 
     @property
     def control_file(self) -> Path:
+        """The owner's stop requests."""
         return self.path / contract.CONTROL_FILE
 
     @property
     def metrics_file(self) -> Path:
+        """What run.log() wrote."""
         return self.path / contract.METRICS_FILE
 
     @property
     def pids_dir(self) -> Path:
+        """One record per process that announced itself."""
         return self.path / contract.PIDS_DIR
 
     @property
     def events_dir(self) -> Path:
+        """One file per process that has something to tell."""
         return self.path / contract.EVENTS_DIR
 
     def pid_file(self, host: str, rank: int | str) -> Path:
@@ -63,15 +81,19 @@ class AttemptDir:
         return self.pids_dir / f"{host}.{rank}.json"
 
     def events_file(self, host: str, pid: int) -> Path:
+        """Events of one process."""
         return self.events_dir / f"{host}.{pid}.jsonl"
 
     def attempt(self) -> AttemptRecord | None:
+        """What attempt.json says."""
         return _read(self.attempt_file, records.parse_attempt)
 
     def outcome(self) -> OutcomeRecord | None:
+        """The training's record of the end, None before it."""
         return _read(self.outcome_file, records.parse_outcome)
 
     def exit(self) -> ExitRecord | None:
+        """The launcher's record of the end, None before it."""
         return _read(self.exit_file, records.parse_exit)
 
     def pids(self) -> tuple[PidRecord, ...]:
@@ -106,36 +128,45 @@ class RunDir:
 
     @property
     def key(self) -> str:
+        """The run's name below its parent."""
         return self.path.name
 
     @property
     def run_file(self) -> Path:
+        """Who and what; its existence makes a directory a run."""
         return self.path / contract.RUN_FILE
 
     @property
     def finished_file(self) -> Path:
+        """Its existence means that there is nothing left to train."""
         return self.path / contract.FINISHED_FILE
 
     @property
     def lock_file(self) -> Path:
+        """Held by the process that continues the run; see lease."""
         return self.path / contract.LOCK_FILE
 
     @property
     def latest_file(self) -> Path:
+        """The name of the newest checkpoint."""
         return self.path / contract.LATEST_FILE
 
     @property
     def checkpoints_dir(self) -> Path:
+        """Where the checkpoints are."""
         return self.path / contract.CHECKPOINTS_DIR
 
     @property
     def attempts_dir(self) -> Path:
+        """Where the attempts are."""
         return self.path / contract.ATTEMPTS_DIR
 
     def checkpoint_dir(self, step: int) -> Path:
+        """The checkpoint of the state after `step` steps."""
         return self.checkpoints_dir / step_name(step)
 
     def attempt(self, number: int) -> AttemptDir:
+        """Where attempt `number` is kept, whether it is there or not."""
         return AttemptDir(self.attempts_dir / f"{number:0{contract.ATTEMPT_DIGITS}d}")
 
     def attempts(self) -> tuple[AttemptDir, ...]:
@@ -144,13 +175,16 @@ class RunDir:
         return tuple(sorted((a for a in found if a.number), key=lambda attempt: attempt.number))
 
     def newest_attempt(self) -> AttemptDir | None:
+        """The last one that was started, None before the first."""
         attempts = self.attempts()
         return attempts[-1] if attempts else None
 
     def run(self) -> RunRecord | None:
+        """What run.json says."""
         return _read(self.run_file, records.parse_run)
 
     def finished(self) -> FinishedRecord | None:
+        """What finished.json says, None while there is something to train."""
         return _read(self.finished_file, records.parse_finished)
 
     def latest_step(self) -> int | None:
@@ -180,7 +214,7 @@ def _read(path: Path, parse: Callable[[records.Fields], _T]) -> _T | None:
 
 def _names(directory: Path) -> list[str]:
     try:
-        return sorted(os.listdir(directory))
+        return sorted(path.name for path in directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 

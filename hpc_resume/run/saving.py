@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc_resume.checkpoints import Component
 from hpc_resume.checkpoints.layout import check_component_name
-from hpc_resume.checkpoints.store import Loaded, Store
-from hpc_resume.errors import CheckpointError, RunStateError, UsageError
+from hpc_resume.errors import RunStateError, UsageError
+from hpc_resume.run.ending import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpc_resume.checkpoints import Component
+    from hpc_resume.checkpoints.store import Loaded, Store
 
 
 class Saver:
@@ -50,7 +55,9 @@ class Saver:
         component.load(self._loaded.directory, name, backend)
 
     def seal(self) -> None:
-        """Called before the first step. Raises RunStateError when the checkpoint holds what nobody registered.
+        """Close the registration, before the first step.
+
+        Raises RunStateError when the checkpoint holds what nobody registered.
 
         Going on would drop that state for ever at the next save: an optimizer that is forgotten after an edit of the
         script is worth an error, a warning in a log is not read.
@@ -63,22 +70,23 @@ class Saver:
             if forgotten:
                 raise self._mismatch(f"nothing is registered as {', '.join(forgotten)}")
 
-    def save(self, step: int, trigger: str) -> bool:
-        """Publish `step`; False when the disk refused: that is said, and the last published step stays."""
+    def save(self, step: int, trigger: str) -> None:
+        """Publish `step` unless it is the last published one.
+
+        Raises CheckpointError when the disk refuses, and what a component's own code raises; `published` stays.
+        """
         if not self._may_write or step == self.published:
-            return True
+            return
         started = time.monotonic()
         try:
             receipt = self._store.publish(step, self._components)
-        except CheckpointError as error:
-            self._say(f"step {step} could not be saved: {error}; step {self.published} is still the last good one")
-            self._note("save_failed", step=step, trigger=trigger, error=str(error))
-            return False
+        except Exception as error:
+            self._note("save_failed", step=step, trigger=trigger, error=describe(error, os.environ))
+            raise
         self.published = step
         for warning in receipt.warnings:
             self._say(warning)
         self._note("saved", step=step, seconds=round(time.monotonic() - started, 6), trigger=trigger)
-        return True
 
     def _mismatch(self, what: str) -> RunStateError:
         assert self._loaded is not None  # noqa: S101 - only asked with a checkpoint

@@ -10,12 +10,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc_resume.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ _registered = False
 
 
 def _own(recorder: Recorder | None) -> None:
-    global _owner, _registered  # noqa: PLW0603 - signal handlers are the process's, so is this
+    global _owner, _registered  # noqa: PLW0603 - dispositions are the process's, so is this
     _owner = recorder
     if not _registered:
         _registered = True

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from hpc_resume.checkpoints.callables import CallablesComponent
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.errors import HpcResumeError, UsageError
 from hpc_resume.run.attempt import Attempt, refuse
 from hpc_resume.run.signals import Recorder
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
 
 class Run:
@@ -59,7 +61,7 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        """This run's own directory."""
+        """Where this run is kept."""
         return self._attempt.opening.run_dir.path
 
     @property
@@ -130,8 +132,7 @@ class Run:
                     attempt.boundary(completed)
         finally:
             self._turn = None
-        attempt.save(self._completed, "end")
-        attempt.leave_if_warned(self._completed)
+        attempt.finish_steps(self._completed)
 
     def checkpoint_point(self, step: int) -> None:
         """A step boundary in a loop of one's own, or inside a long evaluation.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.metadata import EntryPoint
+    from pathlib import Path
 
 TRACKERS: Final = {"jsonl": "hpc_resume.trackers.jsonl"}
 ENTRY_POINTS: Final = "hpc_resume.trackers"
@@ -64,7 +64,7 @@ class Trackers:
         for name, opener in _openers().items():
             try:
                 tracker = opener(facts)
-            except Exception as error:  # noqa: BLE001 - somebody else's code; a training does not die of a logger
+            except Exception as error:  # noqa: BLE001 - somebody else's code; no training dies of a logger
                 say(f"tracker {name}: {type(error).__name__}: {error}; it is left out")
                 continue
             if tracker is not None:
@@ -119,6 +119,6 @@ def _openers() -> dict[str, Callable[[Facts], Tracker | None]]:
 
 
 def _outside() -> Sequence[EntryPoint]:
-    from importlib.metadata import entry_points  # 15 ms of imports that `import hpc_resume` does without
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 15 ms of imports that `import hpc_resume` does without
 
     return tuple(entry_points(group=ENTRY_POINTS))

@@ -11,12 +11,13 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc_resume.durable import FILE_MODE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hpc_resume.trackers import Facts
 
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Final
 
 SCRIPT_TEMPLATE: Final = "sbatch.sh.j2"
+STARTER: Final = "starter.yaml"
 
 # The runtime, in the order in which a script carries it. It is read as text and never rendered: bash's `${#array[@]}`
 # holds Jinja's comment opener.

@@ -1,0 +1,52 @@
+"""The command line: one file per verb, and the one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hpc_resume.errors import HpcResumeError
+
+PROGRAM = "hpc-resume"
+
+
+def main() -> int:
+    """Run the command line and return its exit code: 2 for a wrong command line; errors.py has the others."""
+    try:
+        code = _run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except HpcResumeError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell reports it
+    except BrokenPipeError:
+        _drop_stdout()
+        return 141  # 128 + SIGPIPE: the reader has seen enough
+    except OSError as error:
+        _drop_stdout()
+        _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        return 1
+    return code
+
+
+def _run() -> int:
+    from hpc_resume.cli.verbs import application  # noqa: PLC0415 - errors of the import itself end in main, too
+
+    try:
+        application()(prog_name=PROGRAM)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
+def _drop_stdout() -> None:
+    """What is still in the buffer cannot be written: keep the interpreter from trying again at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,120 @@
+"""What no single key can tell: features that are not built yet, secrets, and keys that contradict each other.
+
+Every check reads the raw data and bears what another check will refuse, so that one pass shows all problems.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from hpc_resume.contract import VERSION
+from hpc_resume.errors import Problem
+from hpc_resume.launch import env_rules, sbatch_options, units
+from hpc_resume.launch.yaml_source import KeyPath, Source
+
+DEFAULT_LEAD: Final = "120s"
+
+# Refused by name, never accepted and ignored. An empty value: the key itself.
+NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = (
+    (("wandb",), "", "; the training can call wandb itself meanwhile"),
+    (("sweep",), "", ""),
+    (("launcher",), "torchrun", "; one task per job until then: direct or srun"),
+    (("requeue", "method"), "successor", "; use scontrol"),
+    (("checkpoint", "every"), "auto", "; give a time as 15min, or a number of steps"),
+)
+
+
+def problems(source: Source) -> Iterator[Problem]:
+    """Every problem that the models cannot see, in no particular order."""
+    yield from _not_built(source)
+    yield from _environment(source)
+    yield from _secrets(source)
+    yield from _slurm(source)
+    yield from _lead(source)
+
+
+def notes(source: Source) -> Iterator[Problem]:
+    """What is allowed and yet hardly meant: text that looks as if the shell would expand it."""
+    command = source.data.get("command")
+    for index, word in enumerate(command if isinstance(command, list) else ()):
+        if _looks_expanded(word):
+            yield source.problem(("command", index), f"{word} stays as it is in a list; {_AS_STRING}")
+    env = source.data.get("env")
+    for name, value in env.items() if isinstance(env, Mapping) else ():
+        if _looks_expanded(value):
+            yield source.problem(("env", name), f"{value} stays as it is; to expand it, use `setup: export {name}=…`")
+    if _looks_expanded(source.data.get("run_dir")):
+        yield source.problem(("run_dir",), "$ and ~ stay as they are: this names a directory of exactly that spelling")
+
+
+_AS_STRING: Final = "a command given as one string is run by bash, which expands it"
+
+
+def _looks_expanded(value: object) -> bool:
+    return isinstance(value, str) and re.search(r"\$[A-Za-z_{(]|^~(?:/|$)|`", value) is not None
+
+
+def _not_built(source: Source) -> Iterator[Problem]:
+    for path, value, advice in NOT_BUILT:
+        found = _at(source, path)
+        if path in source.keys and (not value or found == value):
+            subject = f"`{value}`" if value else "this"
+            yield source.problem(path, f"{subject} is not built yet in hpc_resume {VERSION}{advice}", at_key=not value)
+
+
+def _environment(source: Source) -> Iterator[Problem]:
+    env = source.data.get("env")
+    for name in env if isinstance(env, Mapping) else ():
+        if message := env_rules.name_problem(name):
+            yield source.problem(("env", name), message, at_key=True)
+
+
+def _secrets(source: Source) -> Iterator[Problem]:
+    command = source.data.get("command")
+    words = [(("command", index), word) for index, word in enumerate(command)] if isinstance(command, list) else []
+    texts: list[tuple[KeyPath, object]] = [
+        *words,
+        (("command",), command),
+        (("setup",), source.data.get("setup")),
+        (("slurm", "export"), _at(source, ("slurm", "export"))),
+    ]
+    for path, text in texts:
+        if isinstance(text, str) and (message := env_rules.secret_in(text)):
+            yield source.problem(path, message)
+
+
+def _slurm(source: Source) -> Iterator[Problem]:
+    section = source.data.get("slurm")
+    if not isinstance(section, Mapping):
+        return
+    for path, message, at_key in sbatch_options.complaints(section):
+        yield source.problem(path, message, at_key=at_key)
+
+
+def _lead(source: Source) -> Iterator[Problem]:
+    """The warning must come after the start: a lead as long as the time limit would fire at once, or never."""
+    given = _at(source, ("preemption", "lead"))
+    lead = DEFAULT_LEAD if given is None else given
+    for option in ("time", "time_min"):
+        limit = _at(source, ("slurm", option))
+        try:
+            seconds = units.slurm_seconds(limit) if isinstance(limit, str) else None
+            lead_ms = units.milliseconds_of(lead) if isinstance(lead, int | str) else 0
+        except ValueError:
+            continue
+        if seconds is not None and lead_ms >= seconds * 1000:
+            path = ("slurm", option) if given is None else ("preemption", "lead")
+            yield source.problem(
+                path,
+                f"the lead ({lead}{', the default' if given is None else ''}) must be shorter than slurm.{option} "
+                f"({limit}, which is {units.clock_words(seconds)})",
+            )
+
+
+def _at(source: Source, path: KeyPath) -> object:
+    found: object = source.data
+    for part in path:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,138 @@
+"""Spec to plan: every decision of a rendered script, as frozen data. The template prints it and decides nothing.
+
+The digest names the spec: it leaves out which run is continued and which version renders, so that `submit --resume`
+and an upgrade keep it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hpc_resume.contract import VERSION
+from hpc_resume.launch import sbatch_options, units
+from hpc_resume.launch.spec import Checkpoint, Job, Requeue
+
+DIGEST_DIGITS: Final = 12
+UNLIMITED: Final = -1
+
+Value = str | int | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One #SBATCH line: `--option=value`, or `--option` where value is None; and the keys it comes from."""
+
+    option: str
+    value: str | None
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One assignment of the script: a text, a whole number, or an array of words; and the keys it comes from."""
+
+    name: str
+    value: Value
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A script before it is printed. `variables` are contract.SCRIPT_VARIABLES, in that order."""
+
+    digest: str
+    directives: tuple[Directive, ...]
+    variables: tuple[Variable, ...]
+
+
+def decide(job: Job, *, run_key: str | None = None, array: str | None = None) -> Plan:
+    """Everything a script for `job` says. `run_key` continues that run; `array` replaces the job's own array."""
+    digest = _digest(_directives(job, None), _variables(job, _width(job.slurm.get("array"))))
+    identity = (
+        Variable("HR_VERSION", VERSION, ()),
+        Variable("HR_SPEC_DIGEST", digest, ()),
+        Variable("HR_NAME", job.name, ("name",)),
+        Variable("HR_RUN_DIR", job.run_dir, ("run_dir",)),
+        Variable("HR_RUN_KEY", run_key or "", ()),
+    )
+    variables = _variables(job, _width(array or job.slurm.get("array")))
+    return Plan(digest, tuple(_directives(job, array)), (*identity, *variables))
+
+
+def _width(array: str | None) -> int:
+    return units.array_indexes(array).width if array else 0
+
+
+def _variables(job: Job, width: int) -> Iterator[Variable]:
+    yield Variable("HR_LAUNCHER", ("srun",) if job.launcher == "srun" else (), ("launcher",))
+    yield Variable("HR_COMMAND", _words(job.command), ("command",))
+    yield Variable("HR_SETUP", job.setup, ("setup",))
+    yield Variable("HR_ENV", tuple(f"{name}={value}" for name, value in job.env.items()), ("env",))
+    yield Variable("HR_SIGNAL", job.preemption.signal, ("preemption.signal",))
+    yield Variable("HR_LEAD", _seconds(job.preemption.lead), ("preemption.lead",))
+    yield from _requeue(job.requeue)
+    yield from _checkpoint(job.checkpoint)
+    yield from _stagger(job, width)
+
+
+def _directives(job: Job, array: str | None) -> Iterator[Directive]:
+    yield Directive("job-name", job.name, ("name",))
+    chosen = list(sbatch_options.options(job.slurm))
+    for option in chosen:
+        value = array if array is not None and option.name == "array" else option.value
+        yield Directive(option.name, value, (option.source,))
+    if array is not None and not any(option.name == "array" for option in chosen):
+        yield Directive("array", array, ())
+    yield Directive("open-mode", "append", ())
+    lead = _seconds(job.preemption.lead)
+    # B: to the batch shell alone. Without it only the tasks of steps hear it, and a job without srun never does.
+    yield Directive("signal", f"B:{job.preemption.signal}@{lead}", ("preemption.signal", "preemption.lead"))
+    # Slurm's own requeueing, after a preemption or a lost node; without it `scontrol requeue` is refused as well.
+    yield Directive("requeue" if job.requeue.on or job.requeue.max.crash != 0 else "no-requeue", None, ("requeue.on",))
+
+
+def _words(command: str | tuple[str, ...]) -> tuple[str, ...]:
+    # pipefail: `train.py | tee log` must end with the training's own exit code.
+    return ("bash", "-o", "pipefail", "-c", command) if isinstance(command, str) else command
+
+
+def _requeue(requeue: Requeue) -> Iterator[Variable]:
+    yield Variable("HR_REQUEUE_ON", requeue.on, ("requeue.on",))
+    yield Variable("HR_REQUEUE_METHOD", "scontrol", ("requeue.method",))
+    for name in ("timeout", "preempted", "crash", "no_progress", "total"):
+        budget = getattr(requeue.max, name)
+        value = UNLIMITED if budget == "unlimited" else int(budget)
+        yield Variable(f"HR_MAX_{name.upper()}", value, (f"requeue.max.{name}",))
+
+
+def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
+    every = checkpoint.every
+    yield Variable("HR_SAVE_STEPS", every if isinstance(every, int) else 0, ("checkpoint.every",))
+    yield Variable("HR_SAVE_SECONDS", 0 if isinstance(every, int) else _seconds(every), ("checkpoint.every",))
+    yield Variable("HR_KEEP", checkpoint.keep, ("checkpoint.keep",))
+
+
+def _stagger(job: Job, width: int) -> Iterator[Variable]:
+    interval = units.milliseconds_of(job.stagger.interval) if job.stagger else 0
+    jitter = units.milliseconds_of(job.stagger.jitter) if job.stagger else 0
+    yield Variable("HR_STAGGER_MS", interval, ("stagger.interval",))
+    yield Variable("HR_STAGGER_JITTER_MS", jitter, ("stagger.jitter",))
+    yield Variable("HR_STAGGER_WIDTH", width, ("slurm.array",))
+
+
+def _seconds(value: int | str) -> int:
+    return units.milliseconds_of(value) // 1000
+
+
+def _digest(directives: Iterable[Directive], variables: Iterable[Variable]) -> str:
+    """First hex digits of the SHA-256 of the values as canonical JSON."""
+    values = {
+        "directives": {directive.option: directive.value for directive in directives},
+        "variables": {variable.name: variable.value for variable in variables},
+    }
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_DIGITS]

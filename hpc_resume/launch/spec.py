@@ -1,0 +1,205 @@
+"""job.yaml, version 1: one model for every key, from which both the checks and the JSON Schema are made.
+
+Values stay as the person wrote them (`lead: 120s`); plan.py makes numbers of them. Unknown keys and wrong types are
+refused here; what needs more than one key to see is in checks.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from hpc_resume.launch import units
+from hpc_resume.launch.sbatch_schema import SLURM_SCHEMA
+
+MAX_LEAD: Final = 65_535  # seconds; sbatch keeps the time of --signal in 16 bits
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SCALAR_TYPES: Final = ["string", "number", "boolean"]
+_DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.DURATION_PATTERN}]
+}
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a job."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(
+            f"{value!r}: must begin with a letter or a digit and go on with letters, digits, '.', '_' or '-', "
+            "at most 64 characters: it names the job and its run directories"
+        )
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def _command(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise ValueError("must be a list of words, as [python, train.py], or one string, run by bash")  # noqa: TRY004
+    if not value or (isinstance(value, str) and not value.strip()) or value[0] == "":
+        raise ValueError("must name a program, as [python, train.py]")
+    if isinstance(value, str):
+        return value
+    for index, word in enumerate(value):
+        if not isinstance(word, str):
+            raise ValueError(f"word {index + 1} is a list or a mapping, not text: put it in quotes")  # noqa: TRY004
+    return tuple(value)
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a time with its unit, as 120s or 15min; a plain whole number is seconds")  # noqa: TRY004
+    units.milliseconds_of(value)
+    return value
+
+
+def _lead(value: object) -> object:
+    ms = units.milliseconds_of(value) if _duration(value) is value and isinstance(value, int | str) else 0
+    if ms < 1000 or ms % 1000 or ms > MAX_LEAD * 1000:
+        raise ValueError(f"{value}: must be whole seconds, from 1s to {MAX_LEAD}s")
+    return value
+
+
+def _every(value: object) -> object:
+    """A plain number is steps, a text is a time."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"{value}: must be at least 1 step, or a time as 15min")
+    elif isinstance(value, str):
+        ms = units.milliseconds(value)
+        if ms < 1000 or ms % 1000:
+            raise ValueError(f"{value}: must be whole seconds, at least 1s")
+    else:
+        raise ValueError("must be a number of steps, or a time with its unit, as 15min")  # noqa: TRY004
+    return value
+
+
+def _budget(value: object) -> object:
+    if value == "unlimited" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("must be a whole number, 0 or more, or `unlimited`")
+
+
+def _causes(value: object) -> object:
+    if not isinstance(value, list):
+        raise ValueError("must be a list, as [preempted, timeout, node_fail]; [] for never")  # noqa: TRY004
+    if "crash" in value:
+        raise ValueError("crash has a budget of its own: `requeue: {max: {crash: 3}}`")
+    if any(value.count(item) > 1 for item in value):
+        raise ValueError("names a cause twice")
+    return tuple(value)
+
+
+Duration = Annotated[int | str, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Lead = Annotated[int | str, BeforeValidator(_lead), WithJsonSchema(_DURATION_SCHEMA)]
+Every = Annotated[int | str, BeforeValidator(_every), WithJsonSchema(_DURATION_SCHEMA)]
+Budget = Annotated[
+    int | Literal["unlimited"],
+    BeforeValidator(_budget),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]}),
+]
+Cause = Literal["preempted", "timeout", "node_fail"]
+Command = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_command),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "minItems": 1, "items": {"type": _SCALAR_TYPES}},
+                {"type": "string", "minLength": 1},
+            ]
+        }
+    ),
+]
+Environment = Annotated[
+    dict[str, str],
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": _SCALAR_TYPES}}),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Preemption(_Section):
+    """The warning before the end."""
+
+    signal: Literal["USR1", "USR2"] = Field(default="USR1", description="The warning signal.")
+    lead: Lead = Field(
+        default="120s", description="How long before the end the warning comes: 120s, 5min, or a number of seconds."
+    )
+
+
+class RequeueBudgets(_Section):
+    """How often the job may go back into the queue, by cause."""
+
+    timeout: Budget = Field(default="unlimited", description="After the time limit.")
+    preempted: Budget = Field(default="unlimited", description="After a preemption or a lost node.")
+    crash: Budget = Field(default=0, description="After the training's own failure.")
+    no_progress: Budget = Field(default=2, description="Attempts in a row that may end without a newer checkpoint.")
+    total: Budget = Field(default=1000, description="All requeues of one run together.")
+
+
+class Requeue(_Section):
+    """When the job goes back into the queue."""
+
+    on: Annotated[tuple[Cause, ...], BeforeValidator(_causes)] = Field(
+        default=("preempted", "timeout", "node_fail"), description="After which causes."
+    )
+    max: RequeueBudgets = Field(default_factory=RequeueBudgets, description="How often; a number or `unlimited`.")
+    method: Literal["auto", "scontrol"] = Field(default="auto", description="How: the job runs `scontrol requeue`.")
+
+
+class Checkpoint(_Section):
+    """When the training's state is saved without any warning."""
+
+    every: Every = Field(default="15min", description="A time as 15min, or a number of steps.")
+    keep: int = Field(default=2, ge=2, description="How many checkpoints stay: the newest, and one to fall back on.")
+
+
+class Stagger(_Section):
+    """Array tasks that would start at the same moment start one after the other."""
+
+    interval: Duration = Field(description="Between the starts of two array tasks.")
+    jitter: Duration = Field(default="0s", description="Upper bound of a random part on top.")
+
+
+class Job(_Section):
+    """One job.yaml of hpc_resume."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(
+        description="Name of the job and of its run directories.", json_schema_extra={"pattern": f"^{_NAME.pattern}$"}
+    )
+    command: Command = Field(description="The training: a list of words, or one string that bash runs with pipefail.")
+    slurm: Annotated[dict[str, Any], WithJsonSchema(SLURM_SCHEMA)] = Field(
+        default_factory=dict, description="sbatch's own long options, with _ for -."
+    )
+    launcher: Literal["auto", "direct", "srun"] = Field(
+        default="auto", description="What starts the command: the batch shell itself (direct), or srun."
+    )
+    setup: str = Field(default="", description="bash to evaluate before the command: module load, conda activate.")
+    env: Environment = Field(
+        default_factory=dict, description="Environment variables for the command; literal text, no secrets."
+    )
+    run_dir: Annotated[str, AfterValidator(_not_blank)] = Field(
+        default="runs", description="Parent of the run directories, on a file system that every node sees."
+    )
+    preemption: Preemption = Field(default_factory=Preemption, description="The warning before the end.")
+    requeue: Requeue = Field(default_factory=Requeue, description="When the job goes back into the queue.")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state is saved.")
+    stagger: Stagger | None = Field(default=None, description="Spread the starts of array tasks.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of job.yaml, as the models have it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}

@@ -99,7 +99,7 @@ lint: $(VENV)/.made-dev ## types, style and import contracts
 	$(VENV)/bin/lint-imports
 
 bench: torch slurm-packages ## the figures of README, measured here
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@$(PY) benchmarks/bench.py
 
 slurm: $(VENV)/.made slurm-packages ## a shell on a real Slurm cluster of its own
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) tests/slurm/cluster.py shell

@@ -49,6 +49,7 @@ ENV_CAUSE: Final = "HPC_RESUME_CAUSE"  # why the attempt before this one ended; 
 # what a scheduler may tell the batch shell, when it is not Slurm
 ENV_SCHEDULER: Final = "HPC_RESUME_SCHEDULER"  # "local": requeue by writing the decision into exit.json
 ENV_RUN_KEY: Final = "HPC_RESUME_RUN_KEY"  # the run to start or continue, without the array task's suffix
+ENV_ARRAY_TASK: Final = "HPC_RESUME_ARRAY_TASK"  # the array task's index; unset: not an array
 
 # --- the run directory: <run_dir>/<key>/ ---------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ VERBS: Final[Mapping[str, str]] = {
     "check": "Validate a job.yaml and say what it means.",
     "schema": "Print the JSON Schema of job.yaml, for editors.",
     "render": "Print the batch script of a job.yaml, or write it to a file.",
+    "submit": "Put a job into Slurm's queue and print its id.",
+    "run": "Run a job on this machine, in the foreground, and again after each interruption.",
+    "cancel": "End jobs or runs, for good.",
 }
 
 _ABOUT: Final = """Slurm jobs that survive preemption, time-out and node loss.

@@ -49,18 +49,33 @@ def submit(script: str, *, directory: Path) -> str:
 
     Raises SchedulerError with sbatch's own words when it refuses.
     """
+    done = _sbatch("--parsable", script, directory)
+    job_id = done.stdout.strip().partition(";")[0]  # 12;cluster where there are several
+    if done.returncode or not job_id.isdigit():
+        raise SchedulerError(f"sbatch refused the job: {_words(done)}")
+    return job_id
+
+
+def try_out(script: str, *, directory: Path) -> str:
+    """Slurm's words on when and where it would start this script; nothing is queued.
+
+    Raises SchedulerError with sbatch's own words when it would refuse.
+    """
+    done = _sbatch("--test-only", script, directory)
+    if done.returncode:
+        raise SchedulerError(f"sbatch would refuse the job: {_words(done)}")
+    return _words(done)
+
+
+def _sbatch(option: str, script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     environment = submit_environment(os.environ, script_options(script))
     try:
-        done = _run(["sbatch", "--parsable", f"--chdir={directory}"], environment, text=script)
+        return _run(["sbatch", option, f"--chdir={directory}"], environment, text=script)
     except subprocess.TimeoutExpired:
         raise SchedulerError(
             f"sbatch did not answer within {TIMEOUT:.0f} s. The job may be in the queue all the same: look with "
             "`squeue --me` before you submit it again"
         ) from None
-    job_id = done.stdout.strip().partition(";")[0]  # 12;cluster where there are several
-    if done.returncode or not job_id.isdigit():
-        raise SchedulerError(f"sbatch refused the job: {_words(done)}")
-    return job_id
 
 
 def cancel(job_ids: Sequence[str]) -> None:
@@ -75,7 +90,7 @@ def jobs(job_ids: Sequence[str]) -> tuple[JobState, ...]:
     """From squeue (which remembers a finished job for MinJobAge, 5 minutes at most sites), then from accounting."""
     if not job_ids:
         return ()
-    found = {state.job_id: state for state in _squeue(job_ids)}
+    found = {state.job_id: state for state in _squeue(f"--jobs={','.join(job_ids)}")}
     known = {*found, *(job_id.partition("_")[0] for job_id in found)}
     forgotten = [job_id for job_id in job_ids if job_id not in known]
     if forgotten:
@@ -83,9 +98,20 @@ def jobs(job_ids: Sequence[str]) -> tuple[JobState, ...]:
     return tuple(found.values())
 
 
-def _squeue(job_ids: Sequence[str]) -> Iterator[JobState]:
+def mine(name: str) -> tuple[JobState, ...]:
+    """The caller's own jobs of that name that are in the queue."""
+    return tuple(state for state in _squeue("--me", f"--name={name}") if state.active)
+
+
+def script_of(job_id: str) -> str:
+    """The script that a queued job was submitted with; empty when Slurm does not know it any more."""
+    done = _ask(["scontrol", "write", "batch_script", job_id, "-"])
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _squeue(*which: str) -> Iterator[JobState]:
     form = ",".join(f"{field}:{SEPARATOR}" for field in SQUEUE_FIELDS)
-    done = _ask(["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(job_ids)}", f"--Format={form}"])
+    done = _ask(["squeue", "--noheader", "--array", "--states=all", *which, f"--Format={form}"])
     if done.returncode and "Invalid job id specified" not in done.stderr:
         raise SchedulerError(f"squeue: {_words(done)}")
     return parse_squeue(done.stdout)

@@ -29,7 +29,6 @@ def command(
     if sum(map(bool, (output, diff, explain, as_json))) > 1:
         raise typer.BadParameter("only one of --output, --diff, --explain and --json at a time")
     from hpc_resume.cli import console  # noqa: PLC0415 - a verb pays only for what it uses
-    from hpc_resume.launch import explain as explanation  # noqa: PLC0415
     from hpc_resume.launch import script_file  # noqa: PLC0415
     from hpc_resume.launch.job_file import read_job  # noqa: PLC0415
     from hpc_resume.launch.plan import decide  # noqa: PLC0415
@@ -48,8 +47,12 @@ def command(
         console.answer(changes)
         raise typer.Exit(1 if changes else 0)
     elif explain:
-        console.answer(explanation.explain(plan, job_file.source, script))
+        from hpc_resume.launch.explain import explain as table  # noqa: PLC0415
+
+        console.answer(table(plan, job_file.source, script))
     elif as_json:
-        console.answer_json(explanation.as_record(plan, job_file.source, script))
+        from hpc_resume.launch.explain import as_record  # noqa: PLC0415
+
+        console.answer_json(as_record(plan, job_file.source, script))
     else:
         console.answer(script)

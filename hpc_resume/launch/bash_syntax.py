@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 
 from hpc_resume.errors import ConfigError
 
@@ -18,9 +19,13 @@ def syntax_error(text: str) -> tuple[int, str] | None:
     # BASH_ENV must not be read: it could print, or change what is valid.
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            ["bash", "-O", "extglob", "-n"], input=text.encode(), capture_output=True, check=False, env=environment
-        )
+        # From a file, not a pipe: bash reads a pipe byte by byte, 10 ms for a script of 33 kB instead of 3.
+        with tempfile.TemporaryFile() as script:
+            script.write(text.encode())
+            script.seek(0)
+            done = subprocess.run(
+                ["bash", "-O", "extglob", "-n"], stdin=script, capture_output=True, check=False, env=environment
+            )
     except FileNotFoundError:
         raise ConfigError("bash is not on PATH: scripts are checked with it before they are written") from None
     if done.returncode == 0:

@@ -21,6 +21,7 @@ hr::deliver() {
     HR_DELIVERED=$HR_SIGNALS
     if ((! HR_WARNED)); then
       HR_WARNED=1
+      hr::tell_sentinels
       hr::warn
     elif ((HR_INTERRUPTS > 1)); then
       hr::terminate

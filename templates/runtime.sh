@@ -34,7 +34,13 @@ hr::launch() {
 hr::reset() {
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
-  hr::read_file /proc/sys/kernel/hostname # $HOSTNAME is the submit host's: Slurm hands the environment on
+  HR_SENTINEL='' HR_SENTINEL_TICKS=''
+  hr::reset_host
+}
+
+# Names this host and this boot of it. $HOSTNAME would be the submit host's: Slurm hands the environment on.
+hr::reset_host() {
+  hr::read_file /proc/sys/kernel/hostname
   HR_HOST=${REPLY%$'\n'}
   hr::read_file /proc/sys/kernel/random/boot_id
   HR_BOOT_ID=${REPLY%$'\n'}
@@ -58,6 +64,7 @@ hr::attempt() {
   hr::stagger
   hr::start "$@"
   hr::await_child
+  hr::stop_sentinels
   hr::conclude
   return "$HR_CODE"
 }
@@ -220,6 +227,7 @@ hr::start() {
     HR_CODE=$((128 + $(kill -l "$HR_FIRST_SIGNAL")))
     return 0
   fi
+  hr::start_sentinels
   HR_CHILD_IS_SRUN=0
   if [[ ${1##*/} == srun ]]; then HR_CHILD_IS_SRUN=1; fi
   HR_CHILD_SINCE=$SECONDS

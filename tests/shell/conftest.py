@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-RUNTIME = "\n".join((TEMPLATES / name).read_text() for name in ("records.sh", "deliver.sh", "requeue.sh", "runtime.sh"))
+RUNTIME = "\n".join((TEMPLATES / name).read_text() for name in ("records.sh", "deliver.sh", "sentinel.sh", "requeue.sh", "runtime.sh"))
 
 DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_VERSION": "0.0.0",

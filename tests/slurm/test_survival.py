@@ -148,7 +148,7 @@ def test_five_interruptions_each_of_another_kind(project: Project) -> None:
 
 
 def test_sigterm_in_a_rank_at_the_start_of_a_grace_time_is_a_warning(project: Project) -> None:
-    """Under srun the task gets TERM at the start of the grace time, and the batch shell nothing (SLURM facts b2, b5)."""
+    """Under srun the task gets TERM at the start of the grace time (SLURM facts b2, b5), and leaves inside it."""
     cluster, steps = project.cluster, 600
     cluster.set_grace("low", 30)
     job, run = project.submit(steps, launcher="srun")
@@ -157,11 +157,22 @@ def test_sigterm_in_a_rank_at_the_start_of_a_grace_time_is_a_warning(project: Pr
     preempt(project, job)
     wait_for(lambda: causes(run)[:1] == ["preempted"], 20, "the first attempt to leave")
     assert time.monotonic() - began < 20, "it must not wait for the end of the grace time"
-    assert exit_record(run / "attempts/0001")["warned"] is False
-    assert exit_record(run / "attempts/0001")["code"] == 128 + signal.SIGTERM
     cluster.wait_state(job, "COMPLETED", seconds=90)
     assert lost(run) <= 1
     assert json.loads((run / "final.json").read_text()) == project.reference(steps)
+
+
+def test_sigterm_to_the_training_alone_is_a_warning(project: Project) -> None:
+    """Nothing at the batch shell: the code 143 and what the training says of itself are enough."""
+    job, run = project.submit(200)
+    await_steps(run, 1)
+    record = json.loads(next(run.glob("attempts/0001/pids/*.0.json")).read_text())
+    os.kill(record["pid"], signal.SIGTERM)
+    project.cluster.wait_state(job, "COMPLETED", seconds=60)
+    assert causes(run) == ["operator", "finished"]
+    assert exit_record(run / "attempts/0001")["code"] == 128 + signal.SIGTERM
+    assert exit_record(run / "attempts/0001")["warned"] is False
+    assert lost(run) <= 1
 
 
 def test_scancel_ends_it_and_it_does_not_come_back(project: Project) -> None:

@@ -75,7 +75,7 @@ class Attempt:
         with ExitStack() as undo:
             # SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks.
             recorder.install((environment.signum, signal.SIGTERM))
-            undo.callback(recorder.release, keep_default=environment.launched)
+            undo.callback(recorder.release, leaving=False)
             opening = open_run(environment, asked)
             if opening.lease is not None:
                 undo.callback(opening.lease.release)
@@ -159,7 +159,8 @@ class Attempt:
             if self._stopped is None:
                 self._conclude(judge(error, os.environ), error, completed)
         finally:
-            self._recorder.release(keep_default=self.environment.launched or self._stopped is not None)
+            warned = self.environment.launched and self._recorder.first is not None
+            self._recorder.release(leaving=self._stopped is not None or warned)
             self._events.close()
             if self.opening.lease is not None:
                 self.opening.lease.release()
@@ -173,7 +174,7 @@ class Attempt:
         finished = ending.outcome == contract.OUTCOME_FINISHED
         self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
         self._write_ending(ending, completed)
-        if not finished:
+        if not finished and not isinstance(error, HpcResumeError):
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
             say(f"{what} after step {completed}; the next start goes on from step {self.saver.published}")
 

@@ -6,6 +6,7 @@ wandb there (measured: hangs after 5 to 175 signals).
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -62,20 +63,23 @@ class Recorder:
         # A mask is inherited over exec: a wrapper that blocks the signal would keep the warning from us for ever.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
         _own(self)
+        # Registered now, it runs after the atexit functions of everything that the training imports later.
+        atexit.register(self._deafen)
 
-    def release(self, *, keep_default: bool) -> None:
+    def release(self, *, leaving: bool) -> None:
         """Put the previous handlers back, where ours are still the ones in place.
 
-        `keep_default`: leave ours where there was none before, so that a late duplicate cannot kill a process that
-        is on its way out with its state saved.
+        `leaving`: the process is on its way out after a warning. Ours then stay where there was none before: a late
+        duplicate must not kill it.
         """
         for signum, previous in self._previous.items():
-            if previous is None or (keep_default and previous is signal.SIG_DFL):
+            if previous is None or (leaving and previous is signal.SIG_DFL):
                 continue  # None: set from C, Python cannot put it back
             if signal.getsignal(signum) == self._record:
                 signal.signal(signum, previous)
-        if not keep_default:
+        if not leaving:
             _own(None)
+            atexit.unregister(self._deafen)
 
     def disown(self) -> None:
         """In a forked child: the warning is the parent's; the child reacts as it would without us."""
@@ -84,6 +88,16 @@ class Recorder:
                 signal.signal(signum, signal.SIG_DFL if previous is None else previous)
         self.first = self.second = None
         self.count = 0
+
+    def _deafen(self) -> None:
+        """Python gives handlers of its own back to the system before it tears down its modules, which takes a while.
+
+        Measured: a duplicate in that time killed the process. What is ignored stays ignored; earlier it would be
+        inherited by the programs that atexit functions start.
+        """
+        for signum, previous in self._previous.items():
+            if previous is signal.SIG_DFL and os.getpid() == self._pid and signal.getsignal(signum) == self._record:
+                signal.signal(signum, signal.SIG_IGN)
 
     def _record(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
+import cluster as module
 import cluster_processes as processes
+import pexpect
 import pytest
 from cluster import Cluster, ClusterError, wait_for
 from cluster_conf import FREEZER
@@ -119,3 +127,51 @@ def test_completions_tell_every_run_of_a_requeued_job(cluster, tmp_path):
     cluster.wait_state(job, "COMPLETED", seconds=25)
     runs = [run["JobState"] for run in cluster.completions() if run["JobId"] == job]
     assert (len(runs), runs[-1]) == (2, "COMPLETED"), Path(cluster.directory / "log" / "jobcomp.log").read_text()
+
+
+@pytest.mark.parametrize("end", ["exit", "Ctrl-D", "hang-up"])
+def test_a_persons_shell_has_a_cluster_that_ends_with_it(end):
+    shell = pexpect.spawn(sys.executable, [module.__file__, "shell"], encoding="utf-8", timeout=20)
+    shell.expect_exact("ends the cluster and its jobs")
+    shell.expect_exact("(slurm)")
+    shell.sendline("sleep 30")
+    shell.sendintr()  # Ctrl-C is the shell's: neither it nor the cluster ends
+    shell.sendline("sbatch --wrap 'sleep 60' -o /dev/null; echo CONF=$SLURM_CONF.")
+    shell.expect(r"Submitted batch job")
+    shell.expect(r"CONF=(/\S+)\.\r\n")
+    conf = Path(shell.match[1])
+    shell.expect_exact("(slurm)")  # Ctrl-D before the prompt is lost
+    assert processes.find(conf)
+    {"exit": lambda: shell.sendline("exit"), "Ctrl-D": shell.sendeof, "hang-up": lambda: shell.kill(signal.SIGHUP)}[
+        end
+    ]()
+    shell.expect(pexpect.EOF)
+    shell.wait()
+    assert not conf.exists()
+    assert processes.find(conf) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="any other user shows it in every test here")
+def test_any_user_can_have_a_cluster_of_their_own():
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    pythons = [sys.executable, "/usr/bin/python3"]  # the first may live under /root
+    python = next(p for p in pythons if not subprocess.run([*nobody, p, "-c", "0"], check=False).returncode)
+    home = Path(tempfile.mkdtemp())
+    try:
+        for path in Path(module.__file__).parent.glob("cluster*.py"):
+            shutil.copy(path, home)
+        os.chown(home, 65534, 65534)
+        steps = 'sbatch --wait -Q -o out --wrap "id -u"; cat out; scontrol show config | grep -E "^(AuthType|ProctrackType)"'
+        done = subprocess.run(
+            [*nobody, python, home / "cluster.py", "shell"],
+            input=steps,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["65534", "AuthType", "=", "auth/none", "ProctrackType", "=", "proctrack/pgid"]

@@ -176,21 +176,26 @@ hr::read_step() {
 }
 
 # Slurm requeues by itself after a preemption or a node failure, past our budgets: look at them again at the start.
-# An attempt without exit.json was ended without a word: by its node, or by a KILL to its batch shell.
+# An attempt without exit.json was ended without a word: by its node, or by a KILL to its batch shell. A job that was
+# stopped and is requeued by hand is started: somebody asked for it.
 hr::is_admitted() {
+  local text decision=slurm
   HR_PREVIOUS_CAUSE=
   if [[ -n $HR_PREVIOUS ]]; then
     HR_PREVIOUS_CAUSE=node_fail
-    if hr::read_file "$HR_DIRECTORY/attempts/$HR_PREVIOUS/exit.json" && hr::json_get "$REPLY" cause; then
+    if hr::read_file "$HR_DIRECTORY/attempts/$HR_PREVIOUS/exit.json" && text=$REPLY && hr::json_get "$text" cause; then
       HR_PREVIOUS_CAUSE=$REPLY
+      hr::json_get "$text" decision && decision=$REPLY
     fi
   fi
-  if ((HR_RESTARTS > 0 && HR_MAX_TOTAL >= 0 && HR_ATTEMPT > HR_MAX_TOTAL + 1)); then
+  ((HR_RESTARTS > 0)) || return 0
+  if ((HR_MAX_TOTAL >= 0 && HR_ATTEMPT > HR_MAX_TOTAL + 1)); then
     HR_REASON="requeue.max.total is used up ($HR_MAX_TOTAL)"
     return 1
   fi
-  if ((HR_RESTARTS > 0)) && [[ $HR_PREVIOUS_CAUSE == node_fail && " ${HR_REQUEUE_ON[*]} " != *" node_fail "* ]]; then
-    HR_REASON="the last attempt ended without a word, and requeue.on does not name node_fail"
+  if [[ $decision == slurm && $HR_PREVIOUS_CAUSE == @(preempted|node_fail) ]] &&
+    [[ " ${HR_REQUEUE_ON[*]} " != *" $HR_PREVIOUS_CAUSE "* ]]; then
+    HR_REASON="Slurm has requeued it, and requeue.on does not name $HR_PREVIOUS_CAUSE"
     return 1
   fi
 }

@@ -54,10 +54,9 @@ class Project:
     def submit(self, steps: int, **keys: Any) -> tuple[str, Path]:
         """Submit; the job id and the directory of the run."""
         self.spec(steps, **keys)
-        done = self.cli("render", "job.yaml", "-o", "job.sbatch")
+        done = self.cli("submit", "job.yaml", "--json")
         assert done.returncode == 0, done.stderr
-        job = self.cluster.sbatch(script=self.directory / "job.sbatch", cwd=self.directory)
-        answer = {"job_id": job, "run": f"job-{job}"}
+        answer = json.loads(done.stdout)
         return str(answer["job_id"]), self.directory / "runs" / answer["run"]
 
     def reference(self, steps: int) -> dict[str, Any]:
@@ -269,7 +268,7 @@ def test_a_plain_program_without_our_helper_gets_the_warning_and_comes_back(proj
 def test_no_requeue_is_said_when_slurm_refuses_it(project: Project) -> None:
     """--no-requeue and a warned job: the words of scontrol are in the log, and how to continue."""
     cluster = project.cluster
-    job, run = project.submit(100_000, requeue={"on": ["timeout"]})
+    job, run = project.submit(100_000, requeue={"on": []})
     await_steps(run, 1)
     cluster.check("scancel", "-b", "-s", "USR1", job)
     state = cluster.wait_state(job, "FAILED", seconds=30)
@@ -282,3 +281,14 @@ def test_no_requeue_is_said_when_slurm_refuses_it(project: Project) -> None:
     steps = executed(run)
     assert len({step for _, step in steps}) == len(steps), "it goes on where it stopped"
     project.cli("cancel", run.name)
+
+
+def test_slurms_own_requeue_is_not_started_where_the_job_did_not_ask_for_it(project: Project) -> None:
+    """--requeue is needed for a time-out's requeue too, and Slurm then requeues after preemptions by itself."""
+    job, run = project.submit(100_000, requeue={"on": ["timeout"]})
+    await_steps(run, 1)
+    preempt(project, job)
+    state = project.cluster.wait_state(job, "FAILED", seconds=60)
+    assert state["ExitCode"] == "75:0"
+    assert {attempt for attempt, _ in executed(run)} == {1}
+    assert "Slurm has requeued it, and requeue.on does not name preempted" in (project.directory / f"slurm-{job}.out").read_text()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class Trackers:
     def open(cls, facts: Facts, say: Callable[[str], None]) -> Trackers:
         """Open every registered tracker that wants this run."""
         opened: dict[str, Tracker] = {}
-        for name, opener in _openers().items():
+        for name, load in _loaders().items():
             try:
-                tracker = opener(facts)
+                tracker = load()(facts)
             except Exception as error:  # noqa: BLE001 - somebody else's code; no training dies of a logger
                 say(f"tracker {name}: {type(error).__name__}: {error}; it is left out")
                 continue
@@ -112,10 +113,14 @@ class Trackers:
             self._say(f"tracker {name}: {what}")
 
 
-def _openers() -> dict[str, Callable[[Facts], Tracker | None]]:
-    openers = {name: importlib.import_module(home).open for name, home in TRACKERS.items()}
-    openers.update((point.name, point.load()) for point in _outside())
-    return openers
+def _loaders() -> dict[str, Callable[[], Callable[[Facts], Tracker | None]]]:
+    loaders = {name: partial(_load, home) for name, home in TRACKERS.items()}
+    return loaders | {point.name: point.load for point in _outside()}
+
+
+def _load(home: str) -> Callable[[Facts], Tracker | None]:
+    opener: Callable[[Facts], Tracker | None] = importlib.import_module(home).open
+    return opener
 
 
 def _outside() -> Sequence[EntryPoint]:

@@ -14,9 +14,12 @@ from hpc_resume.contract import ENV_PREFIX
 _SUSPECT_WORDS: Final = r"(?:API_?KEY|ACCESS_KEY|PRIVATE_KEY|SECRET_KEY|TOKEN|SECRET|PASSPHRASE|CREDENTIALS?)"
 _SECRET_NAME: Final = re.compile(rf"(?:.*_)?{_SUSPECT_WORDS}|.*(?:PASSWORD|PASSWD).*", re.IGNORECASE)
 
-# NAME=text inside `setup`, `command` or `slurm.export`. A value that the shell finds out by itself is none of ours:
-# NAME=$(cat ~/.key), NAME="$OTHER", NAME=.
-_ASSIGNMENT: Final = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*)=(?!\"?[$`]|''|\"\"|[\s;&|)]|$)")
+# NAME=text or --name=text inside `setup`, `command` or `slurm.export`. A value that the shell finds out by itself is
+# none of ours: NAME=$(cat ~/.key), NAME="$OTHER", NAME=.
+_ASSIGNMENT: Final = re.compile(r"(?<![\w-])(--)?([A-Za-z_][\w-]*)=(?!\"?[$`]|''|\"\"|[\s;&|)]|$)")
+
+# Language models have tokens of another kind: --eos_token=</s> is no secret.
+_NO_SECRET_OPTION: Final = re.compile(r".*TOKEN", re.IGNORECASE)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -51,8 +54,10 @@ def is_secret(name: str) -> bool:
 def secret_in(text: str) -> str | None:
     """What to say about a secret written out in `text` as NAME=value, None where there is none."""
     for match in _ASSIGNMENT.finditer(text):
-        if is_secret(match[1]):
-            return f"writes out {match[1]}: a secret does not belong in a script. {_remedy(match[1])}"
+        name = match[2].replace("-", "_")
+        if is_secret(name) and not (match[1] and _NO_SECRET_OPTION.fullmatch(name)):
+            variable = name.upper() if match[1] else name
+            return f"writes out {match[1] or ''}{match[2]}: a secret does not belong in a script. {_remedy(variable)}"
     return None
 
 

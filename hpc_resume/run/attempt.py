@@ -198,8 +198,9 @@ class Attempt:
         if ending.outcome == contract.OUTCOME_FINISHED and not self.environment.launched:
             files[self.opening.run_dir.finished_file] = {
                 "version": contract.FORMAT_VERSION,
+                "attempt": self.opening.attempt,
                 "step": completed,
-                "finished": round(time.time(), 3),
+                "t": round(time.time(), 3),
             }
         for path, record in files.items():
             try:

@@ -77,10 +77,11 @@ class ExitRecord:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRecord:
-    """finished.json; `step` is -1 where the writer did not know it."""
+    """finished.json; `t` is when, epoch seconds, `step` is -1 where the writer did not know it."""
 
     step: int
-    finished: float
+    attempt: int
+    t: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def parse_exit(f: Fields) -> ExitRecord:
 
 def parse_finished(f: Fields) -> FinishedRecord:
     """finished.json."""
-    return FinishedRecord(f.whole("step", -1), f.number("finished"))
+    return FinishedRecord(f.whole("step", -1), f.whole("attempt"), f.number("t"))
 
 
 def parse_event(line: str) -> Event | None:

@@ -68,8 +68,8 @@ class BatchShell:
         self._others: tuple[Identity, ...] = ()
 
     def signal(self, number: int) -> None:
-        """Signal the shell itself; nothing happens when it is gone."""
-        self._process.send_signal(number)
+        """Signal the shell itself. Only until `poll` has given its code: up to then its pid is nobody else's."""
+        os.kill(self.pid, number)  # Popen.send_signal would look first, and reap it
 
     def end_hard(self, announced: Iterable[Identity]) -> None:
         """Begin to end everything in the session, and `announced` processes: TERM, then KILL, at last the shell."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hpc_resume.errors import RunHeldError, RunNotFoundError
 from hpc_resume.run.records import ExitRecord
 
 NO_WORK_LIMIT: Final = 10  # starts in a row that did no work: with the pauses below about two minutes
@@ -78,24 +79,41 @@ def parse_key(name: str, key: str) -> tuple[int, int | None] | None:
     return (int(match[1]), None if match[2] is None else int(match[2])) if match else None
 
 
-def choose(facts: Sequence[RunFacts], tasks: Iterable[int | None], *, new: bool, wanted: int | None = None) -> Choice:
-    """The newest run (or `wanted`) that is neither finished nor at work; else, or when `new`, the next number.
+def choose(facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool) -> Choice:
+    """The newest run that is neither finished nor at work; else, or when `new`, the next number.
 
     An array is unfinished while any of `tasks` is, also one that never began.
     """
-    tasks = tuple(tasks)
     passed_over: list[str] = []
-    candidates = sorted({run.number for run in facts}, reverse=True) if wanted is None else [wanted]
-    for number in [] if new else candidates:
+    for number in sorted({run.number for run in facts}, reverse=True):
         ours = [run for run in facts if run.number == number and run.task in tasks]
         unfinished = tuple(run for run in ours if not run.finished)
-        if not ours or (not unfinished and len(ours) == len(tasks)):
+        if new or not ours or (not unfinished and len(ours) == len(tasks)):
             continue
-        holder = next((run.holder for run in facts if run.number == number and run.holder), "")
+        holder = _holder(facts, number)
         if not holder:
-            return Choice(number, unfinished or tuple(ours), tuple(passed_over))
+            return Choice(number, unfinished, tuple(passed_over))
         passed_over.append(f"local-{number} is at work: {holder}")
     return Choice(max((run.number for run in facts), default=0) + 1, (), tuple(passed_over))
+
+
+def choose_named(name: str, facts: Sequence[RunFacts], key: str) -> Choice:
+    """The run of that key, finished or not. Raises RunNotFoundError, and RunHeldError while somebody is at work on it."""
+    numbers = parse_key(name, key)
+    ours = tuple(run for run in facts if numbers and run.number == numbers[0])
+    if numbers is None or not ours:
+        known = sorted({job_key(name, run.number) for run in facts})
+        raise RunNotFoundError(
+            f"no local run {key}; " + (f"there are {', '.join(known)}" if known else "there is none yet")
+        )
+    holder = _holder(facts, numbers[0])
+    if holder:
+        raise RunHeldError(f"{key} is at work: {holder}; wait for its end, or end it with: hpc-resume cancel {key}")
+    return Choice(numbers[0], tuple(run for run in ours if not run.finished), ())
+
+
+def _holder(facts: Sequence[RunFacts], number: int) -> str:
+    return next((run.holder for run in facts if run.number == number and run.holder), "")
 
 
 def count(streak: Streak, ended: Ended) -> Streak:

@@ -22,7 +22,7 @@ from hpc_resume.run.process import Identity, is_alive
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers import JobState
 from hpc_resume.schedulers.batch_shell import HELD_BACK
-from hpc_resume.schedulers.continuation import Choice, choose
+from hpc_resume.schedulers.continuation import Choice, choose, choose_named
 from hpc_resume.schedulers.control import ask_to_stop
 from hpc_resume.schedulers.inbox import Inbox
 from hpc_resume.schedulers.local_runs import LocalRuns, launcher_at_work, scheduler_of
@@ -43,13 +43,17 @@ class Watcher(Protocol):
         ...
 
 
-def choose_run(job: LocalJob, *, new: bool, wanted: int | None = None) -> Choice:
-    """Choose the run to start and claim it, so that nobody else does. Raises ConfigError when run_dir is unusable."""
+def choose_run(job: LocalJob, *, new: bool, wanted: str = "") -> Choice:
+    """Choose the run to start and claim it, so that nobody else does.
+
+    Raises ConfigError when run_dir is unusable; RunNotFoundError and RunHeldError when the key `wanted` cannot be had.
+    """
     runs = LocalRuns(job.run_parent, job.name)
     with runs.choosing():
         if not new:
             _await_orphans(runs)
-        choice = choose(runs.facts(), job.tasks, new=new, wanted=wanted)
+        facts = runs.facts()
+        choice = choose_named(job.name, facts, wanted) if wanted else choose(facts, job.tasks, new=new)
         runs.claim(choice.number)
     return choice
 
@@ -61,21 +65,22 @@ def supervise(job: LocalJob, number: int, watcher: Watcher) -> tuple[TaskResult,
     passed on as the warning. Main thread, and no other thread beside it. Raises ConfigError without bash.
     """
     tasks = [LocalTask(job, number, task) for task in job.tasks]
+    runs = LocalRuns(job.run_parent, job.name)
     try:
         with Inbox(HELD_BACK) as inbox:
-            _Supervision(job, tasks, watcher).run(inbox)
+            _Supervision(tasks, job.width, runs.place_script(number, job.script), watcher).run(inbox)
     except FileNotFoundError as error:
         raise ConfigError(f"cannot start bash in {job.directory}: {error.strerror} ({error.filename})") from error
     finally:
-        LocalRuns(job.run_parent, job.name).release(number)
+        runs.release(number)
     return tuple(task.result for task in tasks if task.result is not None)
 
 
 class _Supervision:
     """The loop over all tasks."""
 
-    def __init__(self, job: LocalJob, tasks: Sequence[LocalTask], watcher: Watcher) -> None:
-        self._job, self._tasks, self._watcher = job, tasks, watcher
+    def __init__(self, tasks: Sequence[LocalTask], width: int, script: Path, watcher: Watcher) -> None:
+        self._tasks, self._width, self._script, self._watcher = tasks, width, script, watcher
         self._stopping = False
 
     def run(self, inbox: Inbox) -> None:
@@ -94,9 +99,9 @@ class _Supervision:
             for task in waiting:
                 task.give_up()
             return False
-        free = self._job.width - sum(task.running for task in self._tasks)
+        free = self._width - sum(task.running for task in self._tasks)
         for task in [task for task in waiting if task.due <= time.monotonic()][: max(0, free)]:
-            task.start(os.environ)
+            task.start(self._script, os.environ)
         return bool(waiting)
 
     def _react(self, number: int) -> None:

@@ -1,8 +1,8 @@
 """The local runs of one name on disk: which there are, who is at work on them, and the claim of the one who will be.
 
 A claim is `<run_dir>/.local/<name>-local-<n>.json`: the process that starts the attempts of local job n, written by it
-and removed at its end. It covers the moments between two attempts, and all tasks of an array. One that was left behind
-by a killed process names a process that is gone, and holds nobody up.
+and removed at its end, as is the script beside it. It covers the moments between two attempts, and all tasks of an
+array. One that was left behind by a killed process names a process that is gone, and holds nobody up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hpc_resume.contract import FORMAT_VERSION
-from hpc_resume.durable import DIR_MODE, FILE_MODE, write_json
+from hpc_resume.durable import DIR_MODE, FILE_MODE, write_atomic, write_json
 from hpc_resume.errors import ConfigError
 from hpc_resume.run.process import Identity, identify, is_alive
 from hpc_resume.run.records import read_fields
@@ -64,9 +64,16 @@ class LocalRuns:
         record = {"pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id, "host": me.host}
         write_json(self._claim_file(number), {"version": FORMAT_VERSION, **record, "started": time.time()})
 
+    def place_script(self, number: int, script: str) -> Path:
+        """Where bash finds the script: it reads on while the script runs, so the file stays until `release`."""
+        path = self._claim_file(number).with_suffix(".sbatch")
+        write_atomic(path, script.encode("utf-8", "surrogateescape"))
+        return path
+
     def release(self, number: int) -> None:
-        """Take the claim back."""
-        self._claim_file(number).unlink(missing_ok=True)
+        """Take the claim back, and the script away."""
+        for suffix in (".sbatch", ".json"):
+            self._claim_file(number).with_suffix(suffix).unlink(missing_ok=True)
 
     def claimant(self, number: int) -> Identity | None:
         """Who claims local job `number`, alive or not."""
@@ -91,7 +98,7 @@ class LocalRuns:
         return self.parent / _CLAIMS_DIR
 
     def _claim_file(self, number: int) -> Path:
-        return self._claims / f"{job_key(self.name, number)}.json"
+        return self._claims / (job_key(self.name, number) + ".json")
 
     def _facts_of(self, run: RunDir, number: int, task: int | None) -> RunFacts:
         record = run.run()

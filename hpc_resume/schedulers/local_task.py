@@ -28,7 +28,8 @@ class LocalJob:
     """A rendered script and where it runs. `tasks` are the array's indexes, (None,) without an array."""
 
     name: str
-    script: Path
+    script: str
+    digest: str  # of the spec
     directory: Path  # of job.yaml: the job's working directory
     run_parent: Path
     signal: signal.Signals  # the warning
@@ -39,7 +40,7 @@ class LocalJob:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """How a run ended under us; `step` is the published one, `decision` and `cause` are the last attempt's, or empty."""
+    """How a run ended under us: `step` is the published one, `decision` and `cause` the last attempt's, or empty."""
 
     run: str
     attempts: int
@@ -70,13 +71,13 @@ class LocalTask:
         """Whether its batch shell, or something of it, is there."""
         return self._shell is not None
 
-    def start(self, base: Mapping[str, str]) -> None:
-        """One more attempt, with the environment `base`."""
+    def start(self, script: Path, base: Mapping[str, str]) -> None:
+        """One more attempt of the job's script, which is in a file now, over the environment `base`."""
         job = self._job
         env = task_environment(base, job, self._number, self._task, restarts=self._starts)
         self._starts += 1
         self._warnings, self._stop_written = 0, False
-        self._shell = BatchShell(job.script, cwd=job.directory, env=env, stdout=job.stdout)
+        self._shell = BatchShell(script, cwd=job.directory, env=env, stdout=job.stdout)
 
     def warn(self) -> None:
         """Pass a warning on, as `scancel -b -s USR1` would."""

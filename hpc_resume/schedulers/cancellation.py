@@ -40,11 +40,7 @@ def cancel(target: str, parent: Path) -> str:
     runs = tuple(run for run in find_runs(path.parent) if matches(path.name, run.key))
     if not runs or any(_is_slurms(run) for run in runs):
         return _cancel_run(path.name, runs, path.parent)
-    at_work = [str(run.path) for run in runs if local.jobs([str(run.path)])]
-    if not at_work:
-        return f"{path.name} is not at work: nothing to cancel"
-    local.cancel(at_work)
-    return f"{path.name}: saved and ended"
+    return local.cancel_runs(path, runs)
 
 
 def _cancel_run(key: str, runs: Sequence[RunDir], parent: Path) -> str:

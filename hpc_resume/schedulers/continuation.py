@@ -98,7 +98,7 @@ def choose(facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool)
 
 
 def choose_named(name: str, facts: Sequence[RunFacts], key: str) -> Choice:
-    """The run of that key, finished or not. Raises RunNotFoundError, and RunHeldError while somebody is at work on it."""
+    """The run of that key, finished or not. Raises RunNotFoundError; RunHeldError while somebody is at work on it."""
     numbers = parse_key(name, key)
     ours = tuple(run for run in facts if numbers and run.number == numbers[0])
     if numbers is None or not ours:

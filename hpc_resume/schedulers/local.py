@@ -162,18 +162,34 @@ def _state(run: RunDir) -> JobState | None:
 def cancel(job_ids: Sequence[str]) -> None:
     """Ask for the end in control.json, send TERM to the recorded process, wait until it is gone.
 
-    Raises SchedulerError when it is on another host, cannot be signalled, or does not end in time. One that is over
-    already is no error.
+    The id of a whole array is the path that its tasks' directories have before their `_<task>`. Raises SchedulerError
+    when the process is on another host, cannot be signalled, or does not end in time. One that is over is no error.
     """
     for job_id in job_ids:
         run = RunDir(Path(job_id))
         target = launcher_at_work(run) or scheduler_of(run)
-        newest = run.newest_attempt()
-        if target is None or newest is None:
+        if target is None:
             continue
-        if newest.exit() is None:
+        newest = run.newest_attempt()
+        if newest is not None and newest.exit() is None:
             ask_to_stop(newest, "hpc-resume cancel")
         _terminate(target, run.key)
+
+
+def cancel_runs(path: Path, runs: Sequence[RunDir]) -> str:
+    """End the run at `path`, or the array whose tasks are `runs`; what was done, in words.
+
+    Raises SchedulerError as `cancel` does, and when nobody is at work there.
+    """
+    at_work = [str(run.path) for run in runs if jobs([str(run.path)])]
+    if not at_work:
+        raise SchedulerError(f"{path.name} is not running: nothing to cancel")
+    is_array = path not in [run.path for run in runs]
+    # Through the scheduler where it lives: it would go on with the tasks that have not begun.
+    cancel([str(path)] if is_array and scheduler_of(RunDir(path)) else at_work)
+    steps = [(run, run.latest_step()) for run in runs if str(run.path) in at_work]
+    saved = ", ".join(f"{run.key} at step {step}" if step is not None else f"{run.key} unsaved" for run, step in steps)
+    return f"cancelled: {saved}"
 
 
 def _terminate(target: Identity, key: str) -> None:

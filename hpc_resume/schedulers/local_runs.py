@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class LocalRuns:
         return self.parent / _CLAIMS_DIR
 
     def _claim_file(self, number: int) -> Path:
-        return self._claims / (job_key(self.name, number) + ".json")
+        return _claim_file(self.parent, job_key(self.name, number))
 
     def _facts_of(self, run: RunDir, number: int, task: int | None) -> RunFacts:
         record = run.run()
@@ -125,12 +126,10 @@ class LocalRuns:
 
 
 def scheduler_of(run: RunDir) -> Identity | None:
-    """The living local scheduler of a run, wherever its name ends; None when there is none on this host."""
-    record = run.run()
-    numbers = parse_key(record.name, run.key) if record else None
-    if record is None or numbers is None:
-        return None
-    claimant = LocalRuns(run.path.parent, record.name).claimant(numbers[0])
+    """The living local scheduler of a run, or of all tasks of an array; None when there is none on this host."""
+    match = re.fullmatch(r"(.+-local-[1-9][0-9]*)(?:_[0-9]+)?", run.key)
+    fields = read_fields(_claim_file(run.path.parent, match[1])) if match else None
+    claimant = fields.identity() if fields is not None else None
     return claimant if claimant is not None and is_alive(claimant) else None
 
 
@@ -141,6 +140,10 @@ def launcher_at_work(run: RunDir) -> Identity | None:
     if newest is None or record is None or newest.exit() is not None:
         return None
     return record.process if is_alive(record.process) is not False else None
+
+
+def _claim_file(parent: Path, key: str) -> Path:
+    return parent / _CLAIMS_DIR / f"{key}.json"
 
 
 def _in_words(process: Identity | None, role: str) -> str:

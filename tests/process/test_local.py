@@ -343,10 +343,11 @@ def test_cancel_saves_and_ends_for_good_and_says_so(project: Project) -> None:
     process = project.start("run")
     training = project.training(1)
     done = project.call("cancel", "m-local-1")
-    assert (done.returncode, "m-local-1" in done.stderr) == (0, True), done.stderr
+    assert done.returncode == 0, done.stderr
     assert not alive(training)
     assert process.wait(10) == 128 + signal.SIGUSR1
     ended = project.record(1, "exit.json")
+    assert f"cancelled: m-local-1 at step {ended['step_after']}\n" in done.stderr
     assert (ended["cause"], ended["decision"]) == ("cancelled", "stop")
     again = project.call("cancel", "m-local-1")
     assert (again.returncode, "not running" in again.stderr) == (1, True)
@@ -358,6 +359,35 @@ def test_cancel_between_two_attempts_ends_the_scheduler(project: Project) -> Non
     poll(lambda: (project.attempt(4) / "exit.json").exists())
     assert project.call("cancel", "runs/m-local-1").returncode == 0
     assert process.wait(10) == 3
+
+
+def test_cancel_of_an_array_ends_the_tasks_that_have_not_begun_too(project: Project) -> None:
+    project.write(slurm={"array": "0-3%1"})
+    process = project.start("run", "--json")
+    project.training(1, "m-local-1_0")
+    assert project.call("cancel", "m-local-1").returncode == 0
+    out, _ = process.communicate(timeout=20)
+    assert [task["run"] for task in json.loads(out)["tasks"]] == ["m-local-1_0"]
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert not list(project.directory.glob("runs/m-local-1_[123]"))
+
+
+def test_a_cancel_reaches_nobody_but_the_recorded_process(project: Project) -> None:
+    """The pid of a killed launcher may be somebody else's by now."""
+    project.env["TOTAL_STEPS"] = "1000"
+    process = project.start("run")
+    project.training(1)
+    path = project.attempt(1) / "attempt.json"
+    record = json.loads(path.read_text())
+    process.kill()
+    poll(lambda: not alive(record["pid"]))
+    (project.attempt(1) / "exit.json").unlink()
+    with subprocess.Popen(["sleep", "30"]) as stranger:
+        path.write_text(json.dumps(record | {"pid": stranger.pid}))
+        done = project.call("cancel", "m-local-1")
+        assert (done.returncode, "not running" in done.stderr) == (1, True)
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_an_unusable_run_dir_is_said_in_words(project: Project) -> None:

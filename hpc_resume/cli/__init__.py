@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
+from hpc_resume.cli import console
 from hpc_resume.errors import HpcResumeError
 
 PROGRAM = "hpc-resume"
@@ -28,16 +28,16 @@ def _guarded() -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except HpcResumeError as error:
-        _say(str(error))
+        console.say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell reports it
     except BrokenPipeError:
-        _drop_stdout()
-        return 141  # 128 + SIGPIPE: the reader has seen enough
+        console.drop_stdout()
+        return console.EXIT_PIPE
     except OSError as error:
-        _drop_stdout()
-        _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        console.drop_stdout()
+        console.say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         return 1
     return code
 
@@ -50,14 +50,3 @@ def _run() -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     return 0
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
-
-
-def _drop_stdout() -> None:
-    """What is still in the buffer cannot be written: keep the interpreter from trying again at its end."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

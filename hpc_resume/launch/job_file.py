@@ -59,11 +59,11 @@ def _checked(source: Source) -> Job:
     problems: list[Problem] = list(_bash_problems(source))
     try:
         job = job_of(source)
+        if not problems:
+            return job
     except SpecError as error:
-        raise SpecError(sorted((*error.problems, *problems), key=lambda p: (p.line, p.column))) from None
-    if problems:
-        raise SpecError(problems)
-    return job
+        problems += error.problems
+    raise SpecError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
 
 
 def _bash_problems(source: Source) -> Iterator[Problem]:

@@ -58,7 +58,7 @@ def write_whole(path: Path, text: str, mode: int, *, replace: bool = True) -> No
 def _refuse_odd(path: Path, target: Path) -> None:
     # A rename over /dev/stdout or a named pipe would replace the device itself.
     with contextlib.suppress(FileNotFoundError):
-        mode = target.stat().st_mode
+        mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ConfigError(f"{path}: is a directory; name the file to write, as {path / 'job.sbatch'}")
         if not stat.S_ISREG(mode):

@@ -92,11 +92,9 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
         "job.yaml:1:1: nmae: unknown key; did you mean name?",
         "job.yaml:2:10: command: must name a program, as [python, train.py]",
         "job.yaml:4:3: slurm.partiton: unknown key; did you mean partition?",
-        "job.yaml:5:9: slurm.time: '1 day': must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS "
-        "or UNLIMITED",
+        "job.yaml:5:9: slurm.time: '1 day': must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED",
         "job.yaml:6:7: env.A-B: is not a variable name: letters, digits and _, not a digit first",
-        "job.yaml:6:15: env.WANDB_API_KEY: a secret does not belong in a script. Export WANDB_API_KEY in the shell "
-        "before submitting: sbatch hands the environment on. Or run `wandb login` once, which keeps the key in ~/.netrc",
+        "job.yaml:6:15: env.WANDB_API_KEY: a secret does not belong in a script. Export WANDB_API_KEY in the shell before submitting: sbatch hands the environment on. Or run `wandb login` once, which keeps the key in ~/.netrc",
         "job.yaml:7:16: requeue.on[0]: preemptd: must be preempted or timeout or node_fail",
         "job.yaml:7:40: requeue.max.crash: must be a whole number, 0 or more, or `unlimited`",
         "job.yaml:8:20: checkpoint.keep: 1: must be at least 2",
@@ -127,7 +125,8 @@ def test_a_sweep_in_place_of_the_command_is_not_told_that_the_command_is_missing
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("nodes", "2"), ("nodes", "1-4"), ("ntasks", "2"), ("ntasks_per_node", "8"), ("ntasks_per_gpu", "2")]
+    ("key", "value"),
+    [("nodes", "2"), ("nodes", "1-4"), ("ntasks", "2"), ("ntasks_per_node", "8"), ("ntasks_per_gpu", "2")],
 )
 def test_more_than_one_task_is_refused_as_not_built(key, value):
     assert "many ranks are not built yet" in refusal(f"{VALID}slurm: {{{key}: {value}}}")[0]

@@ -125,5 +125,5 @@ def test_an_array_counts_each_index_once(text, tasks, width):
 
 @pytest.mark.parametrize("text", ["", "a", "9-0", "0-9%", "0-9%x", "1,,2", "0-9:0", "-3", "0-4,3-4000001,0-4000001:2"])
 def test_an_array_that_counts_nothing_is_refused(text):
-    with pytest.raises(ValueError, match="array|%|first index"):
+    with pytest.raises(ValueError, match=r"array|%|first index"):
         units.array_indexes(text)

@@ -1,0 +1,138 @@
+"""check, init and schema, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+from hpc_resume.launch.templates import STARTER, read_template
+
+
+def test_a_valid_file_is_told_in_words_on_stdout(cli):
+    done = cli("check")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("job.yaml is valid (spec ")
+    for words in ("python train.py", "00:10:00", "USR1, 2min before the end", "every 15min", "runs/a-<job id>"):
+        assert words in done.out
+
+
+def test_a_wrong_file_is_told_with_every_problem_on_stderr(cli, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: [x]\nslurm: {partiton: low, time: 1h}\n")
+    done = cli("check")
+    assert (done.code, done.out) == (78, "")
+    assert done.err.splitlines()[0] == "job.yaml:3:9: slurm.partiton: unknown key; did you mean partition?"
+    assert len(done.err.splitlines()) == 2
+
+
+def test_json_holds_the_problems_and_their_places(cli, tmp_path):
+    assert json.loads(cli("check", "--json").out)["valid"] is True
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: [x]\nslurm: {partiton: low}\n")
+    done = cli("check", "--json")
+    assert done.code == 78
+    record = json.loads(done.out)
+    assert record["valid"] is False
+    assert record["problems"] == [
+        {
+            "file": "job.yaml",
+            "line": 3,
+            "column": 9,
+            "key": "slurm.partiton",
+            "message": "unknown key; did you mean partition?",
+        }
+    ]
+
+
+def test_standard_input_is_read_as_a_dash(cli):
+    assert cli("check", "-", stdin="name: b\ncommand: x\n").out.startswith("stdin is valid")
+    assert cli("check", "-", stdin="name: b\n").err == "stdin:1:1: command: this key is required and missing\n"
+
+
+def test_a_note_does_not_make_a_file_wrong(cli, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: [x, $SLURM_ARRAY_TASK_ID]\n")
+    done = cli("check")
+    assert done.code == 0
+    assert done.err.startswith("note: job.yaml:2:14: command[1]: $SLURM_ARRAY_TASK_ID stays as it is in a list")
+
+
+def test_bash_that_is_none_is_refused_at_its_line(cli, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: 'if x'\nsetup: |\n  module load cuda\n  if true; then\n")
+    done = cli("check")
+    assert done.code == 78
+    first, second = done.err.splitlines()
+    assert first.startswith("job.yaml:2:10: command: bash does not understand this: syntax error")
+    assert second.startswith("job.yaml:6:1: setup: bash does not understand this: syntax error")
+
+
+def test_a_file_that_cannot_be_read_is_one_line(cli, tmp_path):
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "job.yaml").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in [
+        ("none.yaml", "none.yaml: no such file; `hpc-resume init` writes one\n"),
+        ("dir", "dir: is a directory, not a job.yaml; did you mean dir/job.yaml?\n"),
+        ("job.yaml/x", "job.yaml/x: cannot be read: Not a directory\n"),
+        ("/proc/self/mem", "/proc/self/mem: cannot be read: Input/output error\n"),
+        ("loop", "loop: cannot be read: Too many levels of symbolic links\n"),
+    ]:
+        done = cli("check", name)
+        assert (done.code, done.out, done.err) == (78, "", words)
+
+
+def test_init_writes_a_file_that_is_valid_and_named_after_its_directory(cli, tmp_path):
+    (tmp_path / "my exp").mkdir()
+    done = cli("init", "my exp/job.yaml")
+    assert (done.code, done.out) == (0, "")
+    assert "wrote my exp/job.yaml" in done.err
+    path = tmp_path / "my exp" / "job.yaml"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert "\nname: my-exp #" in path.read_text()
+    assert cli("check", "my exp/job.yaml").code == 0
+
+
+def test_init_keeps_what_is_there_unless_forced(cli, tmp_path):
+    done = cli("init")
+    assert (done.code, done.err) == (78, "job.yaml: is there already; --force replaces it\n")
+    assert (tmp_path / "job.yaml").read_text().startswith("name: a\n")
+    assert cli("init", "--force", "--name", "7").code == 0
+    assert "name  " in cli("check").out
+
+
+def test_init_refuses_a_name_that_is_none(cli, tmp_path):
+    done = cli("init", "x.yaml", "--name", "a b")
+    assert done.code == 78
+    assert done.err.startswith("--name a b: letters, digits")
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_the_starter_shows_every_key_and_is_valid_with_all_of_them_uncommented(cli, tmp_path):
+    lines = read_template(STARTER).splitlines()
+    body = lines[lines.index("name: my-job # of the job and of its run directories") :]
+    uncommented = [line.replace("# ", "", 1) if line.lstrip().startswith("# ") else line for line in body]
+    (tmp_path / "job.yaml").write_text("\n".join(uncommented) + "\n")
+    done = cli("check")
+    assert done.code == 0, done.err
+    from hpc_resume.launch.spec import Job
+
+    assert {line.split(":")[0] for line in uncommented if line and line[0].isalpha()} == set(Job.model_fields)
+
+
+def test_what_the_starter_shows_as_a_default_is_one(cli, tmp_path):
+    """Every commented line that is no example may be uncommented without a change of the script."""
+    text = read_template(STARTER)
+    (tmp_path / "job.yaml").write_text(text)
+    plain = cli("render").out
+    lines = []
+    example = False
+    for line in text[text.index("name: my-job") :].splitlines():
+        if line.startswith("# "):
+            example = "# example" in line or (example and line.startswith("#   "))
+        lines.append(line.removeprefix("# ") if line.startswith("# ") and not example else line)
+    (tmp_path / "job.yaml").write_text("\n".join(lines) + "\n")
+    assert cli("render").out == plain
+    assert "\npreemption:\n  signal: USR1" in (tmp_path / "job.yaml").read_text()
+
+
+def test_the_schema_is_json_on_stdout(cli):
+    done = cli("schema")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["title"] == "Job"

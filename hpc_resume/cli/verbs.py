@@ -22,6 +22,7 @@ VERBS: Final[Mapping[str, str]] = {
     "render": "Print the batch script of a job.yaml, or write it to a file.",
     "submit": "Put a job into Slurm's queue and print its id.",
     "run": "Run a job on this machine, in the foreground, and again after each interruption.",
+    "status": "Show runs: state, attempts, published step, why they stopped, what happens next.",
     "cancel": "End jobs or runs, for good.",
 }
 

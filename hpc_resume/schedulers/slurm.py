@@ -86,21 +86,24 @@ def cancel(job_ids: Sequence[str]) -> None:
             raise SchedulerError(f"scancel {' '.join(job_ids)}: {_words(done)}")
 
 
-def jobs(job_ids: Sequence[str]) -> tuple[JobState, ...]:
-    """From squeue (which remembers a finished job for MinJobAge, 5 minutes at most sites), then from accounting."""
+def jobs(job_ids: Sequence[str], *, patience: float = TIMEOUT) -> tuple[JobState, ...]:
+    """From squeue (which remembers a finished job for MinJobAge, 5 minutes at most sites), then from accounting.
+
+    `patience` is how many seconds each of the two may take.
+    """
     if not job_ids:
         return ()
-    found = {state.job_id: state for state in _squeue(f"--jobs={','.join(job_ids)}")}
+    found = {state.job_id: state for state in _squeue(f"--jobs={','.join(job_ids)}", patience=patience)}
     known = {*found, *(job_id.partition("_")[0] for job_id in found)}
     forgotten = [job_id for job_id in job_ids if job_id not in known]
     if forgotten:
-        found |= {state.job_id: state for state in _sacct(forgotten)}
+        found |= {state.job_id: state for state in _sacct(forgotten, patience)}
     return tuple(found.values())
 
 
-def mine(name: str) -> tuple[JobState, ...]:
+def mine(name: str, *, patience: float = TIMEOUT) -> tuple[JobState, ...]:
     """The caller's own jobs of that name that are in the queue."""
-    return tuple(state for state in _squeue("--me", f"--name={name}") if state.active)
+    return tuple(state for state in _squeue("--me", f"--name={name}", patience=patience) if state.active)
 
 
 def script_of(job_id: str) -> str:
@@ -109,17 +112,17 @@ def script_of(job_id: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _squeue(*which: str) -> Iterator[JobState]:
+def _squeue(*which: str, patience: float) -> Iterator[JobState]:
     form = ",".join(f"{field}:{SEPARATOR}" for field in SQUEUE_FIELDS)
-    done = _ask(["squeue", "--noheader", "--array", "--states=all", *which, f"--Format={form}"])
+    done = _ask(["squeue", "--noheader", "--array", "--states=all", *which, f"--Format={form}"], patience)
     if done.returncode and "Invalid job id specified" not in done.stderr:
         raise SchedulerError(f"squeue: {_words(done)}")
     return parse_squeue(done.stdout)
 
 
-def _sacct(job_ids: Sequence[str]) -> Iterator[JobState]:
+def _sacct(job_ids: Sequence[str], patience: float) -> Iterator[JobState]:
     words = ["--noheader", "--array", "--allocations", "--parsable2", f"--delimiter={SEPARATOR}"]
-    done = _ask(["sacct", *words, f"--jobs={','.join(job_ids)}", f"--format={','.join(SACCT_FIELDS)}"])
+    done = _ask(["sacct", *words, f"--jobs={','.join(job_ids)}", f"--format={','.join(SACCT_FIELDS)}"], patience)
     # Many clusters keep no accounting, or do not show it: what squeue forgot is then unknown, which is no error.
     return parse_sacct(done.stdout if done.returncode == 0 else "")
 
@@ -193,16 +196,18 @@ def submit_environment(environ: Mapping[str, str], options: frozenset[str]) -> d
     return {name: value for name, value in environ.items() if stays(name)}
 
 
-def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _ask(command: list[str], patience: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
     try:
-        return _run(command, query_environment(os.environ))
+        return _run(command, query_environment(os.environ), patience=patience)
     except subprocess.TimeoutExpired:
         raise SchedulerError(
-            f"{command[0]} did not answer within {TIMEOUT:.0f} s: is slurmctld up (`scontrol ping`)?"
+            f"{command[0]} did not answer within {patience:.0f} s: is slurmctld up (`scontrol ping`)?"
         ) from None
 
 
-def _run(command: list[str], environment: Mapping[str, str], *, text: str = "") -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], environment: Mapping[str, str], *, text: str = "", patience: float = TIMEOUT
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
@@ -211,7 +216,7 @@ def _run(command: list[str], environment: Mapping[str, str], *, text: str = "") 
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
-            timeout=TIMEOUT,
+            timeout=patience,
             check=False,
         )
     except FileNotFoundError:

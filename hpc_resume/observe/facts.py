@@ -1,0 +1,110 @@
+"""The facts of runs, from their directories, this host's processes and one question to Slurm. Decides nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpc_resume.errors import HpcResumeError
+from hpc_resume.run.process import is_alive
+from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
+from hpc_resume.run.rundir import RunDir
+from hpc_resume.schedulers import JobState, slurm
+from hpc_resume.schedulers.local_runs import scheduler_of
+
+SLURM_PATIENCE: Final = 15.0  # seconds; squeue gives up by itself after MessageTimeout, 10 s at most sites
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One run as it is on disk and among the processes; times are epoch seconds.
+
+    `alive` is None where the launcher cannot be seen from here; `trouble` says why there is no more than this.
+    """
+
+    key: str
+    directory: str
+    attempts: int = 0
+    step: int | None = None
+    saved: float | None = None
+    finished: bool = False
+    attempt: AttemptRecord | None = None
+    exit: ExitRecord | None = None
+    outcome: OutcomeRecord | None = None
+    cancel_asked: bool = False
+    alive: bool | None = None
+    scheduler_alive: bool = False  # of a local run: the process that starts its attempts
+    job: JobState | None = None
+    slurm_answered: bool = False
+    trouble: str = ""
+
+
+def collect(runs: Sequence[RunDir]) -> tuple[Facts, ...]:
+    """The facts of each run, without Slurm's. A directory that cannot be read is told of, never skipped."""
+    return tuple(_facts_of(run) for run in runs)
+
+
+def display_key(run: RunDir) -> str:
+    """The key; `train/0001` for the numbered directory of a plain `python train.py`."""
+    return f"{run.path.parent.name}/{run.key}" if run.key.isdigit() else run.key
+
+
+def _facts_of(run: RunDir) -> Facts:
+    facts = Facts(display_key(run), str(run.path))
+    try:
+        newest = run.newest_attempt()
+        record = newest.attempt() if newest else None
+        return replace(
+            facts,
+            attempts=len(run.attempts()),
+            step=run.latest_step(),
+            saved=_changed(run),
+            finished=run.finished() is not None,
+            attempt=record,
+            exit=newest.exit() if newest else None,
+            outcome=newest.outcome() if newest else None,
+            cancel_asked=newest is not None and newest.control_file.exists(),
+            alive=is_alive(record.process) if record else False,
+            scheduler_alive=scheduler_of(run) is not None,
+        )
+    except (HpcResumeError, OSError) as error:
+        return replace(facts, trouble=str(error))
+
+
+def _changed(run: RunDir) -> float | None:
+    try:
+        return run.latest_file.stat().st_mtime
+    except OSError:
+        return None
+
+
+def with_slurm(facts: Sequence[Facts], more_jobs: Sequence[str]) -> tuple[tuple[Facts, ...], tuple[JobState, ...], str]:
+    """Add what Slurm says of unfinished runs; the states of `more_jobs`; and why it did not answer, empty if it did."""
+    ids = {job_id for item in facts if (job_id := _slurm_job(item))}
+    if not ids and not more_jobs:
+        return tuple(facts), (), ""
+    if shutil.which("squeue") is None:
+        return tuple(facts), (), "no squeue on PATH here: what Slurm knows of these jobs is unknown"
+    try:
+        states = {state.job_id: state for state in slurm.jobs(sorted({*ids, *more_jobs}), patience=SLURM_PATIENCE)}
+    except HpcResumeError as error:
+        return tuple(facts), (), f"what Slurm knows of these jobs is unknown: {last_words(error)}"
+    told = tuple(
+        replace(item, slurm_answered=True, job=states.get(job_id)) if (job_id := _slurm_job(item)) else item
+        for item in facts
+    )
+    return told, tuple(state for state in states.values() if state.job_id not in ids), ""
+
+
+def last_words(error: Exception) -> str:
+    """The last sentence of what a Slurm command said: the ones before it are about how it got there."""
+    return str(error).rpartition("; ")[2]
+
+
+def _slurm_job(item: Facts) -> str:
+    """The job whose state decides that of a run; empty when Slurm has nothing to say of it."""
+    if item.attempt is None or item.attempt.scheduler != "slurm" or item.finished:
+        return ""
+    return item.attempt.job_id

@@ -1,0 +1,114 @@
+"""What a person names on the command line, and the runs and jobs that are meant by it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_resume.errors import RunNotFoundError
+from hpc_resume.launch.job_file import DEFAULT_NAME, read_job
+from hpc_resume.run.rundir import RunDir, find_runs
+from hpc_resume.schedulers.cancellation import run_parent
+from hpc_resume.schedulers.slurm_runs import matches
+
+_SHOWN = 5  # runs in a message about one that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Runs on disk; names of jobs whose queue is to be asked too; ids of jobs that may not have begun."""
+
+    runs: tuple[RunDir, ...]
+    names: tuple[str, ...] = ()
+    job_ids: tuple[str, ...] = ()
+
+
+def select(targets: Sequence[str]) -> Selection:
+    """Everything that is meant, each run once. Without a target: the job.yaml here, else the directory `runs`.
+
+    Raises RunNotFoundError for one that means nothing; SpecError and ConfigError of a job.yaml.
+    """
+    if not targets:
+        targets = [DEFAULT_NAME if Path(DEFAULT_NAME).is_file() else "runs"]
+    found = [_select(target) for target in targets]
+    runs = dict.fromkeys(run for selection in found for run in selection.runs)
+    return Selection(
+        tuple(runs),
+        tuple(dict.fromkeys(name for selection in found for name in selection.names)),
+        tuple(dict.fromkeys(job_id for selection in found for job_id in selection.job_ids)),
+    )
+
+
+def _select(target: str) -> Selection:
+    path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay
+    if path.is_file():
+        return _select_job_file(Path(target))
+    if RunDir(path).run_file.is_file():
+        return Selection((RunDir(path),))
+    if path.is_dir():
+        runs = find_runs(path)
+        if not runs:
+            raise RunNotFoundError(f"no runs in {target}; begin one with `hpc-resume run` or `hpc-resume submit`")
+        return Selection(runs)
+    if target.endswith((".yaml", ".yml")):
+        return _select_job_file(Path(target))
+    return _select_named(target)
+
+
+def _select_job_file(path: Path) -> Selection:
+    """The runs of that job, and the numbered ones of a plain `python train.py` beside them."""
+    job_file = read_job(path)
+    parent = job_file.directory / job_file.job.run_dir
+    name = job_file.job.name
+    runs = tuple(run for run in find_runs(parent) if run.key.isdigit() or run.key.startswith(f"{name}-"))
+    return Selection(tuple(run for run in runs if run.key.isdigit() or _name_of(run) == name), (name,))
+
+
+def _select_named(target: str) -> Selection:
+    """A run's key, or a job's id: of Slurm, or of a local run."""
+    parent = Path(os.path.abspath(run_parent("")))  # noqa: PTH100 - links stay
+    runs = find_runs(parent)
+    if re.fullmatch(r"([0-9]+|local-[0-9]+)(_[0-9]+)?", target):
+        by_job = tuple(run for run in runs if _is_of_job(run, target))
+        if by_job or target[0].isdigit():
+            return Selection(by_job, (), (target,) if target[0].isdigit() else ())
+    by_key = tuple(run for run in (*runs, RunDir(parent / target)) if _is_named(run, target, parent))
+    if by_key:
+        return Selection(tuple(dict.fromkeys(by_key)))
+    job_id = re.fullmatch(r".+-([0-9]+(?:_[0-9]+)?)", target)
+    if job_id and "-local-" not in target:
+        return Selection((), (), (job_id[1],))
+    raise not_found(target, parent)
+
+
+def not_found(target: str, parent: Path) -> RunNotFoundError:
+    """The error for a target that nobody knows, with what there is."""
+    keys = [run.key for run in find_runs(parent)]
+    near = difflib.get_close_matches(target, keys, n=1)
+    if near:
+        return RunNotFoundError(f"no run {target} in {parent}; did you mean {near[0]}?")
+    there = f"there are {', '.join(keys[-_SHOWN:])}" if keys else "there are none"
+    return RunNotFoundError(f"no run {target} in {parent}: {there}. Give a run's directory to look elsewhere")
+
+
+def _is_named(run: RunDir, target: str, parent: Path) -> bool:
+    if run.path == parent / target:
+        return run.run_file.is_file()
+    return matches(target, run.key)
+
+
+def _is_of_job(run: RunDir, job_id: str) -> bool:
+    for attempt in reversed(run.attempts()):
+        record = attempt.attempt()
+        if record is not None and matches(job_id, record.job_id):
+            return True
+    return False
+
+
+def _name_of(run: RunDir) -> str:
+    record = run.run()
+    return record.name if record is not None else ""

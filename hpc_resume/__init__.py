@@ -12,7 +12,6 @@ this file imports nothing and each name is fetched at its first use.
 TYPE_CHECKING = False  # type checkers take a variable of this name as true; importing typing is what we avoid
 
 if TYPE_CHECKING:
-    from hpc_resume.contract import VERSION as __version__  # noqa: N811 - the name that Python expects
     from hpc_resume.errors import (
         CheckpointError,
         ConfigError,
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from hpc_resume.run.ending import AlreadyFinished, Stopped
     from hpc_resume.run.resumable import resumable
     from hpc_resume.run.training import Run
+
+    __version__: str
 
 __all__ = [
     "AlreadyFinished",

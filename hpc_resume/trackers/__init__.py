@@ -100,7 +100,11 @@ class Trackers:
                 failure.append(error)
 
         thread = threading.Thread(target=work, name=f"hpc_resume-{name}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: asking without a limit could hang the exit
+            self._note(name, f"not asked: {error}")
+            return
         thread.join(seconds)
         if thread.is_alive():
             self._note(name, f"no answer in {seconds:g} s; going on without it")

@@ -90,6 +90,7 @@ def test_kill_at_a_thousand_random_moments(start, tmp_path):
 EVERY_CALL = """
 import os, shutil, signal, sys
 from pathlib import Path
+from hpc_resume.checkpoints import layout, manifest
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 
@@ -133,6 +134,9 @@ while True:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     loaded = store(directory).load()
     assert not loaded.skipped, (call, loaded.skipped)
+    for path in (directory / "checkpoints").iterdir():
+        if layout.parse_step(path.name) is not None:  # older ones too, half removed perhaps
+            manifest.verify(path, manifest.read(path))
     state = State(0)
     StateComponent(state).load(loaded.newest.directory, "state", "json")
     assert state.step == loaded.newest.step >= 2, (call, state.step)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpc_resume.checkpoints.layout import check_component_name
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
     from hpc_resume.checkpoints import Component
     from hpc_resume.checkpoints.store import Loaded, Store
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A save that is not on disk yet: after `step` steps, begun at `since` (time.monotonic())."""
+
+    step: int
+    since: float
 
 
 class Saver:
@@ -30,6 +40,9 @@ class Saver:
         self._note = note
         self._components: dict[str, Component] = {}
         self._sealed = False
+        self._idle = threading.Event()
+        self._idle.set()
+        self.in_flight: InFlight | None = None  # any thread may look: the watchdog's and the writer's do
         self.published = loaded.newest.step if loaded.newest else 0  # 0: a fresh start is always there
 
     def register(self, name: str, component: Component) -> None:
@@ -78,15 +91,24 @@ class Saver:
         if not self._may_write or step == self.published:
             return
         started = time.monotonic()
+        self.in_flight = InFlight(step, started)
+        self._idle.clear()
         try:
             receipt = self._store.publish(step, self._components)
         except Exception as error:
             self._note("save_failed", step=step, trigger=trigger, error=describe(error, os.environ))
             raise
+        finally:
+            self.in_flight = None
+            self._idle.set()
         self.published = step
         for warning in receipt.warnings:
             self._say(warning)
         self._note("saved", step=step, seconds=round(time.monotonic() - started, 6), trigger=trigger)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, in any thread, until no save is in flight; False when one still is after `seconds`."""
+        return self._idle.wait(seconds)
 
     def _mismatch(self, what: str) -> RunStateError:
         assert self._loaded is not None  # noqa: S101 - only asked with a checkpoint

@@ -63,13 +63,17 @@ def wait_for(predicate: Callable[[], T], seconds: float, what: str, interval: fl
 class Cluster:
     """One cluster, up between `__enter__` and `__exit__` (or `up` and `down`)."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """Live in `directory`, which must be new or empty, or in a temporary one that `down` deletes."""
+    def __init__(self, directory: Path | None = None, *, nodes: int = 3, patience: int = 0) -> None:
+        """Live in `directory`, which must be new or empty, or in a temporary one that `down` deletes.
+
+        `patience`: seconds of GraceTime of a fourth partition, `patient`; without it there is none.
+        """
         self.directory = (directory or Path(tempfile.mkdtemp(prefix="slurm-"))).resolve()
         self.conf = self.directory / "etc" / "slurm.conf"
         inherited = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         # For every command that is to talk to this cluster, and the mark by which its processes are known.
         self.env = {**inherited, "SLURM_CONF": str(self.conf), "PATH": WITH_SBIN}
+        self._size, self._patience = nodes, patience
         self._shape: Shape | None = None
         self._grace: dict[str, int] = {}
 
@@ -108,8 +112,9 @@ class Cluster:
         for name in ("etc", "log", "pid", "state", "spool", "munge"):
             (self.directory / name).mkdir(mode=0o755)
         self.conf.touch()
-        with port_block(FIRST_NODE + 3) as port:
-            self._configure(shape_here(self.directory, port, self.check("slurmctld", "-V").split()[-1]))
+        with port_block(FIRST_NODE + self._size) as port:
+            version = self.check("slurmctld", "-V").split()[-1]
+            self._configure(shape_here(self.directory, port, version, nodes=self._size, patience=self._patience))
             if self.shape.munge:
                 self._start_munge()
             self.start_controller()

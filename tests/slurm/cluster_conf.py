@@ -19,6 +19,8 @@ FREEZER = Path("/sys/fs/cgroup/freezer")
 
 # Below the ports that Linux gives to outgoing connections (32768 and up), so that none of those takes one of ours.
 PORT_BLOCKS = range(17000, 31000, 10)
+# For a cluster of more nodes than fit into one of those; apart from them, so that guards see all of their own kind.
+WIDE_PORT_BLOCKS = range(10000, 17000, 100)
 # In a block: one guard, slurmctld, then the nodes.
 GUARD, CONTROLLER, FIRST_NODE = 0, 1, 2
 
@@ -34,6 +36,7 @@ class Shape:
     munge: bool  # else auth/none
     cgroup: bool  # processes tracked by cgroup, else by process group
     nodes: int = 3
+    patience: int = 0  # GraceTime of one more preemptible partition, `patient`; 0: there is none
     user_signal: bool = False  # --signal is delivered at the start of a preemption's grace time
 
     @property
@@ -42,7 +45,7 @@ class Shape:
         return tuple(f"p{self.port}n{number}" for number in range(1, self.nodes + 1))
 
 
-def shape_here(directory: Path, port: int, version: str) -> Shape:
+def shape_here(directory: Path, port: int, version: str, *, nodes: int = 3, patience: int = 0) -> Shape:
     """The shape this machine and this user allow."""
     root = os.geteuid() == 0
     return Shape(
@@ -54,6 +57,8 @@ def shape_here(directory: Path, port: int, version: str) -> Shape:
         munge=root,
         # pgid loses what calls setsid, linuxproc orphans (jobs hang in CG); cgroup wants root and the v1 freezer.
         cgroup=root and os.access(FREEZER, os.W_OK),
+        nodes=nodes,
+        patience=patience,
     )
 
 
@@ -64,14 +69,15 @@ def port_block(size: int) -> Iterator[int]:
     The guard makes two clusters that start at the same moment choose differently; once the daemons listen, they are
     their own guard.
     """
-    start = random.randrange(len(PORT_BLOCKS))
-    for index in range(len(PORT_BLOCKS)):
-        port = PORT_BLOCKS[(start + index) % len(PORT_BLOCKS)]
+    blocks = PORT_BLOCKS if size <= PORT_BLOCKS.step else WIDE_PORT_BLOCKS
+    start = random.randrange(len(blocks))
+    for index in range(len(blocks)):
+        port = blocks[(start + index) % len(blocks)]
         with closing(socket.socket()) as guard:
             if _binds(guard, port) and all(_is_free(port + offset) for offset in range(1, size)):
                 yield port
                 return
-    raise OSError(f"no {size} free ports in a row between {PORT_BLOCKS.start} and {PORT_BLOCKS.stop}")
+    raise OSError(f"no {size} free ports in a row between {blocks.start} and {blocks.stop}")
 
 
 def _binds(sock: socket.socket, port: int) -> bool:
@@ -99,6 +105,8 @@ def slurm_conf(shape: Shape) -> str:
     auth = "munge" if shape.munge else "none"
     socket_of = f"socket={home}/munge/socket," if shape.munge else ""
     first = shape.port + FIRST_NODE
+    patient = "PartitionName=patient Nodes=ALL MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE"
+    patient = f"{patient} GraceTime={shape.patience}\n" if shape.patience else ""
     return f"""\
 ClusterName=hpcresume
 SlurmctldHost={socket.gethostname().split(".")[0]}(127.0.0.1)
@@ -153,4 +161,4 @@ NodeName=p{shape.port}n[1-{shape.nodes}] NodeAddr=127.0.0.1 Port=[{first}-{first
 PartitionName=normal Nodes=ALL Default=YES MaxTime=UNLIMITED PriorityTier=5 PreemptMode=OFF
 PartitionName=low Nodes=ALL MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
 PartitionName=high Nodes=ALL MaxTime=UNLIMITED PriorityTier=10 PreemptMode=OFF
-"""
+{patient}"""

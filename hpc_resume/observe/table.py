@@ -52,7 +52,7 @@ def show(rows: Sequence[Row], now: float) -> None:
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table whose first row is the heads; numbers stand on the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    return [_GAP.join(_placed(*place) for place in zip(line, widths, _HEADS, strict=True)).rstrip() for line in table]
+    return [_GAP.join(_placed(*place) for place in zip(line, widths, _HEADS, strict=True)) for line in table]
 
 
 def _placed(cell: str, width: int, head: str) -> str:

@@ -102,6 +102,7 @@ def _words(command: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _requeue(requeue: Requeue) -> Iterator[Variable]:
     yield Variable("HR_REQUEUE_ON", requeue.on, ("requeue.on",))
+    yield Variable("HR_REQUEUE_METHOD", requeue.method, ("requeue.method",))
     for name in ("timeout", "preempted", "crash", "no_progress", "total"):
         budget = getattr(requeue.max, name)
         value = UNLIMITED if budget == "unlimited" else int(budget)

@@ -220,10 +220,25 @@ def flag(value: str) -> bool | None:
 _BOOLEANS: Final = ("true", "True", "TRUE", "false", "False", "FALSE")
 
 
+# What people write who come from another scheduler, or from a shorter name of the same thing.
+_OTHER_NAMES: Final = {
+    "cpus": "cpus_per_task",
+    "memory": "mem",
+    "gpu": "gpus",
+    "queue": "partition",
+    "walltime": "time",
+    "time_limit": "time",
+    "stdout": "output",
+    "stderr": "error",
+    "tasks": "ntasks",
+}
+
+
 def unknown_key(name: str, known: tuple[str, ...], otherwise: str = "") -> str:
     """`unknown key`, with the known one that is nearest, else with `otherwise`."""
     dashless = name.replace("-", "_")
-    near = [dashless] if dashless in known else difflib.get_close_matches(dashless, known, n=1, cutoff=0.7)
+    other = _OTHER_NAMES.get(dashless, dashless)
+    near = [other] if other in known else difflib.get_close_matches(dashless, known, n=1, cutoff=0.7)
     return f"unknown key; did you mean {near[0]}?" if near else f"unknown key{otherwise}"
 
 

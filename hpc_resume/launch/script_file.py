@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 import stat
 import tempfile
@@ -35,19 +36,25 @@ def write_whole(path: Path, text: str, mode: int, *, replace: bool = True) -> No
     """
     target = Path(os.path.realpath(path))
     _refuse_odd(path, target)
+    if not replace and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    try:
+        _replace(target, text.encode(), mode)
+    except OSError as error:
+        # Under the name that the person gave: the temporary one is gone.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _replace(target: Path, content: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:64]}.tmp.", dir=target.parent)
     written = Path(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
+            file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        if replace:
-            written.replace(target)
-        else:
-            target.hardlink_to(written)
-            written.unlink()
+        written.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             written.unlink()

@@ -157,7 +157,9 @@ class Requeue(_Section):
         default=("preempted", "timeout", "node_fail"), description="After which causes."
     )
     max: RequeueBudgets = Field(default_factory=RequeueBudgets, description="How often; a number or `unlimited`.")
-    method: Literal["auto", "scontrol"] = Field(default="auto", description="How: the job runs `scontrol requeue`.")
+    method: Literal["auto", "scontrol", "successor"] = Field(
+        default="auto", description="How: scontrol requeue, else a successor job on the same run; or one of them alone."
+    )
 
 
 class Checkpoint(_Section):

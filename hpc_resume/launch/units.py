@@ -75,6 +75,7 @@ def slurm_seconds(text: str) -> int | None:
     if not match:
         raise ValueError(
             f"{text!r}: must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED"
+            f"{_slurm_time_advice(text)}"
         )
     parts = [int(part) for part in match["clock"].split(":")]
     if match["days"] is not None:
@@ -85,6 +86,15 @@ def slurm_seconds(text: str) -> int | None:
         hours, minutes, seconds = [[0, *parts, 0], [0, *parts], parts][len(parts) - 1]
         total = hours * 3600 + minutes * 60 + seconds
     return total or None
+
+
+def _slurm_time_advice(text: str) -> str:
+    """`24h` is a time of ours and of other schedulers, not of Slurm."""
+    try:
+        seconds = milliseconds(text) // 1000
+    except ValueError:
+        return ""
+    return f"; did you mean {clock_words(seconds)}?"
 
 
 def clock_words(seconds: int) -> str:

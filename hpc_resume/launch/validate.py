@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from hpc_resume.errors import Problem, SpecError
 from hpc_resume.launch import checks
 from hpc_resume.launch.sbatch_options import OPTIONS, unknown_key
 from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger
 from hpc_resume.launch.yaml_source import KeyPath, Source
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _SECTIONS: Final[Mapping[KeyPath, type[Job | Preemption | Requeue | RequeueBudgets | Checkpoint | Stagger]]] = {
     (): Job,
@@ -107,7 +109,8 @@ def _unknown(path: KeyPath) -> str:
         return "merge keys (<<) are YAML 1.1, not 1.2: write the keys out"
     section = _SECTIONS.get(path[:-1])
     here = tuple(section.model_fields) if section else ()
-    return unknown_key(name, here, "".join(_homes(name, path[:-1])))
+    homes = "".join(_homes(name, path[:-1]))
+    return unknown_key(name, here, homes or f"; the keys here are {', '.join(here)}")
 
 
 def _homes(name: str, here: KeyPath) -> Iterator[str]:

@@ -155,6 +155,8 @@ def _syntax_problem(error: MarkedYAMLError) -> tuple[int, int, str]:
     elif "mapping values are not allowed here" in problem:
         problem += " (a text with `: ` in it needs quotes; or the indentation is wrong)"
     context = f" {error.context}" if error.context else ""
+    if error.context_mark and error.context_mark.line + 1 != line:
+        context += f" that begins in line {error.context_mark.line + 1},"
     return line, column, f"is not YAML:{context} {problem}".replace("\n", " ")
 
 

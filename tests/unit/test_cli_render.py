@@ -8,7 +8,10 @@ import subprocess
 
 import pytest
 
+import hpc_resume.launch.render
+from hpc_resume.cli.render import command
 from hpc_resume.contract import SCRIPT_VARIABLES
+from hpc_resume.errors import HpcResumeError
 
 
 def test_the_script_goes_to_stdout_and_nothing_else(cli):
@@ -34,13 +37,23 @@ def test_a_wrong_job_leaves_the_old_script(cli, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"job.sbatch", "job.yaml"}
 
 
+def test_a_script_that_bash_does_not_understand_is_never_written(tmp_path, monkeypatch):
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: x\n")
+    (tmp_path / "job.sbatch").write_text("old")
+    monkeypatch.setattr(hpc_resume.launch.render, "read_runtime", lambda: "if then\n")
+    with pytest.raises(HpcResumeError, match="nothing was written"):
+        command(tmp_path / "job.yaml", output=str(tmp_path / "job.sbatch"))
+    assert (tmp_path / "job.sbatch").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"job.sbatch", "job.yaml"}
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
         ("none/job.sbatch", "does not exist; make it first"),
         (".", "is a directory; name the file to write"),
         ("/dev/stdout", "is not an ordinary file"),
-        ("/proc/job.sbatch", "/proc"),
+        ("/proc/job.sbatch", "/proc/job.sbatch: No such file or directory"),
     ],
 )
 def test_a_place_that_takes_no_script_is_one_line(cli, tmp_path, output, words):

@@ -26,6 +26,8 @@ def test_an_option_of_ours_is_refused_with_the_key_that_does_it(name):
         ({"partiton": "a"}, "did you mean partition?"),
         ({"cpus-per-task": "4"}, "did you mean cpus_per_task?"),
         ({"gpus_per_nodes": "4"}, "did you mean gpus_per_node?"),
+        ({"cpus": "4"}, "did you mean cpus_per_task?"),
+        ({"queue": "low"}, "did you mean partition?"),
         ({"zzz": "4"}, "any other sbatch option goes under `slurm.extra`"),
         ({"partition": ""}, "has no value"),
         ({"partition": ["a"]}, "must be one value"),

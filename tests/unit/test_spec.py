@@ -109,7 +109,6 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
         ("wandb: {project: p}", "wandb", "3:1"),
         ("sweep: {id: a/b/c}", "sweep", "3:1"),
         ("launcher: torchrun", "launcher", "3:11"),
-        ("requeue: {method: successor}", "requeue.method", "3:19"),
         ("checkpoint: {every: auto}", "checkpoint.every", "3:21"),
     ],
 )
@@ -141,6 +140,11 @@ def test_more_than_one_task_is_refused_as_not_built(key, value):
         ("partition: low", "partition: unknown key; `partition` belongs under `slurm:`"),
         ("every: 10", "every: unknown key; `every` belongs under `checkpoint:`"),
         ("cpus-per-task: 3", "cpus-per-task: unknown key; `cpus-per-task` belongs under `slurm:`"),
+        ("resume: true", "resume: unknown key; the keys here are name, command, slurm"),
+        (
+            "slurm: {time: 24h}",
+            "'24h': must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED; did you mean 1-00:00:00?",
+        ),
         ("<<: {name: b}", "merge keys (<<) are YAML 1.1"),
         ("requeue: preempted", "requeue: must be a mapping: lines of `key: value`, not the text 'preempted'"),
         ("requeue: {on: preempted}", "requeue.on: must be a list, as [preempted, timeout, node_fail]"),

@@ -126,6 +126,7 @@ def test_an_alias_of_itself_is_refused():
         (b"\xff\xfea\0:\0", "NUL byte"),
         (b"a: 1\nb: \x1b[31m\n", "job.yaml:2:4: holds the control character U+001B"),
         (b"a: 'x\n", "is not YAML"),
+        (b"a: [x\nb: 1\n", "job.yaml:2:2: is not YAML: while parsing a flow sequence that begins in line 1, expected"),
         (b"a: *nowhere\n", "undefined alias"),
         (b"a:\n\tb: 1\n", "job.yaml:2:1: a tab where YAML wants spaces"),
         (b"a: b: c\n", "job.yaml:1:5: is not YAML"),

@@ -106,6 +106,7 @@ def test_a_run_that_is_continued_keeps_the_digest_of_its_spec():
 
 def test_the_digest_changes_with_what_is_asked_and_not_with_how_it_is_written():
     assert plan("preemption: {lead: 120s}").digest == plan("preemption: {lead: 2min}").digest == plan().digest
+    assert plan("slurm: {mem: 1G, time: 5:00}").digest == plan("slurm: {time: 5:00, mem: 1G}").digest
     texts = ["", "env: {A: 1}", "slurm: {mem: 1G}", "setup: x", "requeue: {max: {crash: 1}}", "checkpoint: {keep: 3}"]
     assert len({plan(text).digest for text in texts}) == len(texts)
     assert len(plan().digest) == 12

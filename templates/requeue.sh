@@ -1,177 +1,157 @@
-# Why the training ended, what follows, and the requeue: evidence, cause, decision, action, in this order.
+# The requeue: a ladder of ways, each looked at afterwards; and what a job that goes back into the queue takes along.
 # Part of the runtime that every rendered script carries; it has no placeholders and runs nothing by itself.
 
-# Sets REPLY to the value of one field of `scontrol show job -o` output. Arguments: output, field.
-hr::job_field() {
-  local pattern="(^|[[:space:]])$2=([^[:space:]]*)"
-  REPLY=
-  [[ $1 =~ $pattern ]] && REPLY=${BASH_REMATCH[2]}
+# Carries out HR_DECISION in Slurm. Where nothing helps the decision becomes stop, and the reason says what was tried.
+hr::act() {
+  case $HR_DECISION in
+    requeue) hr::requeue ;;
+    hold)
+      if hr::requeue_by_scontrol requeuehold; then hr::comment "held: $HR_REASON"; else hr::give_up; fi
+      ;;
+    slurm) hr::take_along ;;
+    stop) hr::comment "stopped: $HR_REASON" ;;
+  esac
 }
 
-# Prints what Slurm says of this job, as one line. An array task is asked for by its own name: the last-started task
-# shares its job id with the whole array. SLURM_TIME_FORMAT would change the times.
-hr::show_job() {
-  env -u SLURM_TIME_FORMAT timeout "${1:-20}" scontrol show job -o "$HR_JOB_ID" 2>/dev/null
-}
-
-# Sets HR_CAUSE, HR_EVIDENCE and HR_SLURM_REQUEUED from the exit code, the signals seen and what Slurm says.
-# Globals: HR_CODE HR_OUTCOME HR_SIGNALS HR_CANCELLED HR_SCHEDULER HR_JOB_ID.
-hr::find_cause() {
-  local job=
-  HR_SLURM_REQUEUED=0
-  if ((HR_CODE == 0)); then
-    HR_CAUSE=finished HR_EVIDENCE="exit code 0"
-    if ((HR_SIGNALS > 0)) && [[ $HR_OUTCOME != finished ]]; then
-      hr::say "the command ended with 0 after a warning: taken as finished. A program that wants to come back leaves with 128+signal"
+# The ladder: this very job again; else a successor that inherits the run.
+hr::requeue() {
+  local said=
+  if [[ $HR_REQUEUE_METHOD != successor ]]; then
+    if hr::requeue_by_scontrol requeue; then
+      hr::take_along
+      return 0
     fi
-    return 0
+    said=$HR_REASON
   fi
-  if [[ $HR_SCHEDULER == slurm ]]; then job=$(hr::show_job) || job=; fi
-  if ((HR_CANCELLED)); then
-    HR_CAUSE=cancelled HR_EVIDENCE="asked for by its owner"
-  elif hr::find_cause_in_slurm "$job"; then
-    :
-  elif ((HR_CODE == 75)); then
-    HR_CAUSE=no_work HR_EVIDENCE="exit code 75"
-  elif ((HR_CODE == 78)); then
-    HR_CAUSE=config HR_EVIDENCE="exit code 78"
-  elif hr::was_stopped; then
-    hr::find_cause_of_warning "$job"
-  else
-    HR_CAUSE=crash HR_EVIDENCE="exit code $HR_CODE without a warning"
+  if [[ $HR_REQUEUE_METHOD != scontrol ]]; then
+    if hr::submit_successor; then return 0; fi
+    said+=${said:+; }$HR_REASON
+  fi
+  HR_REASON=$said
+  hr::give_up
+}
+
+# No way back into the queue was left: says so where people look.
+hr::give_up() {
+  HR_DECISION=stop
+  hr::note_exit
+  hr::comment "not requeued: $HR_REASON"
+  hr::say "not requeued; continue it with: hpc-resume submit JOB.yaml --resume $HR_KEY"
+}
+
+# Puts words into the job's comment, which squeue, scontrol and sacct show. Arguments: words.
+hr::comment() {
+  [[ $HR_SCHEDULER == slurm ]] || return 0
+  timeout 20 scontrol update "JobId=$HR_JOB_ID" "Comment=hpc_resume: $1" >/dev/null 2>&1 || true
+}
+
+# Gives a requeued job what it takes along: when it may start, and which nodes it avoids.
+# Slurm holds a requeued job back for the life of a credential (two minutes). StartTime=now is overwritten when the
+# job has completed; a time that is then still to come stays (measured, 22.05).
+hr::take_along() {
+  local delay nodes
+  if [[ $HR_CAUSE == no_work ]]; then return 0; fi # what it waits for needs the two minutes
+  hr::back_off
+  delay=$((REPLY > 5 ? REPLY : 5))
+  timeout 20 scontrol update "JobId=$HR_JOB_ID" "StartTime=now+$delay" >/dev/null 2>&1 || true
+  if ((delay > 5)); then hr::say "$HR_COUNT_SHORT short attempts in a row without progress: the next one waits $delay s"; fi
+  hr::failed_nodes
+  nodes=$REPLY
+  if [[ -n $nodes ]] && timeout 20 scontrol update "JobId=$HR_JOB_ID" "ExcNodeList=$nodes" >/dev/null 2>&1; then
+    hr::event excluded nodes "\"$nodes\""
+    hr::say "node $nodes ended this run twice in a row without a word: it is left out for a day"
   fi
 }
 
-# Tells whether the training left because of a warning: it says so, or it ends with the code of a warning's signal, or
-# it was warned and does not call its end a crash.
-hr::was_stopped() {
-  [[ $HR_OUTCOME == stopped ]] && return 0
-  [[ $HR_OUTCOME == crashed ]] && return 1
-  ((HR_SIGNALS > 0 || HR_CODE == 128 + $(kill -l TERM) || HR_CODE == 128 + $(kill -l "$HR_SIGNAL")))
+# Sets REPLY to the nodes to avoid, with commas: those on which two attempts in a row ended without a word, in the
+# last day, and those that the job avoids already.
+hr::failed_nodes() {
+  local directory text host started last='' nodes='' now
+  now=$(date +%s)
+  for directory in "$HR_DIRECTORY"/attempts/[0-9]*; do
+    hr::read_file "$directory/attempt.json" || continue
+    text=$REPLY
+    hr::json_get "$text" host || continue
+    host=$REPLY
+    hr::json_get "$text" started && started=${REPLY%.*} || started=0
+    if [[ -e $directory/exit.json || $directory == "$HR_ATTEMPT_DIR" ]]; then
+      last=
+    elif [[ $host == "$last" ]]; then
+      if ((now - started < 86400)) && [[ ,$nodes, != *",$host,"* ]]; then nodes+=${nodes:+,}$host; fi
+    else
+      last=$host
+    fi
+  done
+  REPLY=$nodes
+  if [[ -n $nodes ]] && hr::job_field "$(hr::show_job)" ExcNodeList && [[ $REPLY != '(null)' ]]; then
+    REPLY=$nodes,$REPLY
+  elif [[ -n $nodes ]]; then
+    REPLY=$nodes
+  fi
 }
 
-# Reads the cause from the job's state while it is being ended. Measured on 22.05 from a TERM trap: a cancelled job
-# shows COMPLETING with its restart count unchanged, a requeued one COMPLETING with the count already raised, a
-# timed-out one Reason=TimeLimit. Newer versions show the base state.
-# Arguments: scontrol's line. Returns 1 when the state says nothing.
-hr::find_cause_in_slurm() {
-  local state restarts
-  [[ -n $1 ]] || return 1
-  hr::job_field "$1" JobState && state=$REPLY || return 1
-  hr::job_field "$1" Restarts && restarts=${REPLY:-0}
-  hr::job_field "$1" Reason || true
-  HR_EVIDENCE="JobState=$state Reason=$REPLY Restarts=$restarts"
-  if ((restarts > HR_RESTARTS)); then
-    HR_CAUSE=preempted HR_SLURM_REQUEUED=1
-  elif [[ $REPLY == TimeLimit || $state == TIMEOUT* ]]; then
-    HR_CAUSE=timeout
-  elif [[ $state == PREEMPTED* ]]; then
-    HR_CAUSE=preempted
-  elif [[ $state == CANCELLED* || $state == COMPLETING* ]]; then
-    HR_CAUSE=cancelled
-  else
+# Submits this script again, to start when this job has ended, on the same run: for clusters where a job cannot be
+# requeued, or scontrol is not at hand. Options from sbatch's command line are lost but for what Slurm tells the job.
+# Returns 0 when the successor is in the queue; else sets HR_REASON.
+hr::submit_successor() {
+  local answer key=$HR_KEY
+  local -a words=(--parsable "--dependency=afterany:$HR_JOB_ID" "--chdir=$PWD")
+  if ((! ${HR_MAIN:-0})) || ! [[ -r $0 ]]; then
+    HR_REASON="a sourced script cannot be submitted again"
     return 1
   fi
-}
-
-# The job still runs, so the warning came early: from a grace time, from --signal before the time limit, or from a
-# person. --signal is checked every 30 s and comes up to that much early (measured; the manual says 60).
-# Arguments: scontrol's line, empty outside Slurm.
-hr::find_cause_of_warning() {
-  local end
-  HR_CAUSE=operator HR_EVIDENCE="signal ${HR_FIRST_SIGNAL:-to the training itself}, code $HR_CODE"
-  if hr::job_field "$1" PreemptTime && [[ $REPLY != None ]]; then
-    HR_CAUSE=preempted HR_EVIDENCE+=", PreemptTime=$REPLY"
-  elif hr::job_field "$1" EndTime && end=$(date -d "$REPLY" +%s 2>/dev/null); then
-    HR_EVIDENCE+=", EndTime=$REPLY"
-    if ((end - HR_ENDED <= HR_LEAD + 60)); then HR_CAUSE=timeout; fi
+  if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+    words+=("--array=$SLURM_ARRAY_TASK_ID")
+    key=${key%"_$SLURM_ARRAY_TASK_ID"}
   fi
+  words+=(${SLURM_JOB_PARTITION:+"--partition=$SLURM_JOB_PARTITION"} ${SLURM_JOB_ACCOUNT:+"--account=$SLURM_JOB_ACCOUNT"})
+  words+=("--export=ALL,HPC_RESUME_CONTINUES=$key")
+  answer=$(hr::in_clean_environment timeout 60 sbatch "${words[@]}" "$0" 2>&1) || {
+    HR_REASON="sbatch refused a successor: $answer"
+    return 1
+  }
+  HR_SUCCESSOR=${answer%%;*}
+  if ! timeout 20 squeue -h -j "$HR_SUCCESSOR" -o %T >/dev/null 2>&1; then
+    HR_REASON="the successor $HR_SUCCESSOR is not in the queue"
+    return 1
+  fi
+  HR_REASON="successor job $HR_SUCCESSOR goes on when this one has ended"
+  hr::note_exit
+  hr::comment "$HR_REASON"
 }
 
-# Counts in earlier attempts: sets HR_COUNT_<budget> (ends with that cause) and HR_COUNT_NO_PROGRESS (in a row, up to
-# this one). An attempt interrupted within its first `lead` seconds had no chance to advance and is not held against it.
-hr::count_attempts() {
-  local file text cause ended
-  HR_COUNT_TIMEOUT=0 HR_COUNT_PREEMPTED=0 HR_COUNT_CRASH=0 HR_COUNT_NO_PROGRESS=0
-  for file in "$HR_DIRECTORY"/attempts/[0-9]*/exit.json; do
-    hr::read_file "$file" || continue
-    text=$REPLY
-    hr::json_get "$text" cause || continue
-    cause=$REPLY
-    case $cause in
-      timeout) HR_COUNT_TIMEOUT=$((HR_COUNT_TIMEOUT + 1)) ;;
-      preempted | operator) HR_COUNT_PREEMPTED=$((HR_COUNT_PREEMPTED + 1)) ;;
-      crash) HR_COUNT_CRASH=$((HR_COUNT_CRASH + 1)) ;;
-    esac
-    hr::json_get "$text" ended && ended=${REPLY%.*} || ended=0
-    hr::json_get "$text" started || REPLY=0
-    hr::count_progress "$cause" $((ended - ${REPLY%.*})) \
-      "$(hr::json_get "$text" step_before && echo "$REPLY")" "$(hr::json_get "$text" step_after && echo "$REPLY")"
+# Runs a command without this job's own SLURM_ and SBATCH_ variables: a job must not inherit another's CPU binding.
+hr::in_clean_environment() (
+  local name
+  for name in "${!SLURM_@}" "${!SBATCH_@}"; do
+    if [[ $name != SLURM_CONF ]]; then unset "$name"; fi
   done
-  hr::count_progress "$HR_CAUSE" $((HR_ENDED - HR_STARTED)) "$HR_STEP_BEFORE" "$HR_STEP_AFTER"
-}
+  "$@"
+)
 
-# Arguments: cause, seconds the attempt lasted, step before, step after (empty: the program publishes nothing).
-hr::count_progress() {
-  if [[ -n $4 && $4 != "$3" ]]; then
-    HR_COUNT_NO_PROGRESS=0
-  elif [[ $1 == crash || (-n $4 && $1 != no_work && $2 -ge $HR_LEAD) ]]; then
-    HR_COUNT_NO_PROGRESS=$((HR_COUNT_NO_PROGRESS + 1))
-  fi
-}
-
-# Decides what follows, from the cause and the budgets alone. Sets HR_DECISION and HR_REASON.
-hr::decide() {
-  local count max
-  HR_DECISION=stop
-  case $HR_CAUSE in
-    finished) HR_DECISION=finish HR_REASON="done" && return 0 ;;
-    config) HR_REASON="it would fail again the same way" && return 0 ;;
-    cancelled) HR_REASON="cancelled by its owner" && return 0 ;;
-    no_work) HR_DECISION=requeue HR_REASON="did no work, not charged" && return 0 ;;
-    timeout) count=$HR_COUNT_TIMEOUT max=$HR_MAX_TIMEOUT ;;
-    crash) count=$HR_COUNT_CRASH max=$HR_MAX_CRASH ;;
-    *) count=$HR_COUNT_PREEMPTED max=$HR_MAX_PREEMPTED ;;
-  esac
-  if ((HR_SLURM_REQUEUED)); then
-    HR_DECISION=slurm HR_REASON="Slurm has requeued it already"
-  elif [[ $HR_CAUSE == timeout || $HR_CAUSE == preempted ]] && [[ " ${HR_REQUEUE_ON[*]} " != *" $HR_CAUSE "* ]]; then
-    HR_REASON="requeue.on does not name $HR_CAUSE"
-  elif ((max >= 0 && count >= max)); then
-    HR_REASON="requeue.max.$HR_CAUSE is used up ($count of $max)"
-  elif ((HR_MAX_NO_PROGRESS >= 0 && HR_COUNT_NO_PROGRESS > HR_MAX_NO_PROGRESS)); then
-    HR_REASON="no newer checkpoint in $HR_COUNT_NO_PROGRESS attempts in a row (requeue.max.no_progress: $HR_MAX_NO_PROGRESS)"
-  elif ((HR_MAX_TOTAL >= 0 && HR_ATTEMPT > HR_MAX_TOTAL)); then
-    HR_REASON="requeue.max.total is used up ($HR_MAX_TOTAL)"
-  else
-    HR_DECISION=requeue HR_REASON="requeue $((count + 1)) after $HR_CAUSE"
-  fi
-}
-
-# Puts this very job back into the queue, and looks whether that took. Slurm answers with a TERM to this shell and,
+# Puts this very job back into the queue, free or held, and looks whether that took. Slurm answers with a TERM to this shell and,
 # KillWait later, a KILL; the exit code no longer matters to it. While slurmctld is away scontrol blocks or fails: try
-# again, for ten minutes at most. A job that was left out of the queue says how to continue it.
-# Returns 0 when the job is in the queue again; else sets HR_REASON.
-hr::requeue_slurm() {
+# again, for ten minutes at most. # Arguments: requeue or requeuehold. Returns 0 when the job is in the queue again; else sets HR_REASON.
+hr::requeue_by_scontrol() {
   local answer delay=1 until=$((SECONDS + 600))
   if hr::job_field "$(hr::show_job)" BatchFlag && [[ $REPLY == 0 ]]; then
     HR_REASON="an interactive allocation cannot be requeued"
     return 1
   fi
   while :; do
-    answer=$(timeout 120 scontrol requeue "$HR_JOB_ID" 2>&1) || answer=${answer:-no answer}
+    answer=$(timeout 120 scontrol "$1" "$HR_JOB_ID" 2>&1) || answer=${answer:-no answer}
     hr::is_requeued && return 0
     case $answer in
       *disabled* | *nvalid\ job* | *ermission* | *not\ supported* | *"command not found"*)
-        HR_REASON="scontrol requeue $HR_JOB_ID: $answer"
+        HR_REASON="scontrol $1 $HR_JOB_ID: $answer"
         return 1
         ;;
     esac
     if ((SECONDS >= until)); then
-      HR_REASON="scontrol requeue $HR_JOB_ID did not take in ten minutes: $answer"
+      HR_REASON="scontrol $1 $HR_JOB_ID did not take in ten minutes: $answer"
       return 1
     fi
-    hr::say "scontrol requeue $HR_JOB_ID: ${answer:-no effect yet}; trying again in $delay s"
+    hr::say "scontrol $1 $HR_JOB_ID: ${answer:-no effect yet}; trying again in $delay s"
     hr::pause "$delay"
     delay=$((delay < 16 ? delay * 2 : 30))
   done

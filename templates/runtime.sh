@@ -34,7 +34,7 @@ hr::launch() {
 hr::reset() {
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
-  HR_SENTINEL='' HR_SENTINEL_TICKS=''
+  HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
   hr::reset_host
 }
 
@@ -82,6 +82,7 @@ hr::identify() {
     # The task that Slurm starts last has the array's own id as its job id: requeueing that would rerun the array.
     if [[ -n $task ]]; then HR_JOB_ID=${SLURM_ARRAY_JOB_ID}_$task; fi
     HR_KEY=${HR_RUN_KEY:-$HR_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}
+    HR_KEY=${HPC_RESUME_CONTINUES:-$HR_KEY} # the successor of a job that could not be requeued
   else
     HR_SCHEDULER=none HR_JOB_ID='' HR_RESTARTS=0 task=
     HR_KEY=$HR_RUN_KEY
@@ -179,13 +180,13 @@ hr::read_step() {
 # An attempt without exit.json was ended without a word: by its node, or by a KILL to its batch shell. A job that was
 # stopped and is requeued by hand is started: somebody asked for it.
 hr::is_admitted() {
-  local text decision=slurm
+  local text requeued=yes
   HR_PREVIOUS_CAUSE=
   if [[ -n $HR_PREVIOUS ]]; then
     HR_PREVIOUS_CAUSE=node_fail
     if hr::read_file "$HR_DIRECTORY/attempts/$HR_PREVIOUS/exit.json" && text=$REPLY && hr::json_get "$text" cause; then
       HR_PREVIOUS_CAUSE=$REPLY
-      hr::json_get "$text" decision && decision=$REPLY
+      hr::json_get "$text" facts && read -r _ requeued _ <<<"$REPLY"
     fi
   fi
   ((HR_RESTARTS > 0)) || return 0
@@ -193,7 +194,7 @@ hr::is_admitted() {
     HR_REASON="requeue.max.total is used up ($HR_MAX_TOTAL)"
     return 1
   fi
-  if [[ $decision == slurm && $HR_PREVIOUS_CAUSE == @(preempted|node_fail) ]] &&
+  if [[ $requeued == yes && $HR_PREVIOUS_CAUSE == @(preempted|node_fail) ]] &&
     [[ " ${HR_REQUEUE_ON[*]} " != *" $HR_PREVIOUS_CAUSE "* ]]; then
     HR_REASON="Slurm has requeued it, and requeue.on does not name $HR_PREVIOUS_CAUSE"
     return 1
@@ -252,7 +253,7 @@ hr::export() {
   export HPC_RESUME_SAVE_STEPS=${HR_SAVE_STEPS#0} HPC_RESUME_SAVE_SECONDS=${HR_SAVE_SECONDS#0}
   export HPC_RESUME_JOB_ID=$HR_JOB_ID HPC_RESUME_RESTART_COUNT=$HR_RESTARTS HPC_RESUME_CAUSE=$HR_PREVIOUS_CAUSE
   export HPC_RESUME_END_TIME=${SLURM_JOB_END_TIME:-}
-  unset HPC_RESUME_RUN_KEY HPC_RESUME_SCHEDULER HPC_RESUME_ARRAY_TASK
+  unset HPC_RESUME_RUN_KEY HPC_RESUME_SCHEDULER HPC_RESUME_ARRAY_TASK HPC_RESUME_CONTINUES
   # Since 22.05 srun no longer takes --cpus-per-task over from sbatch.
   if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
   if ((${#HR_ENV[@]} > 0)); then export "${HR_ENV[@]}"; fi
@@ -280,20 +281,24 @@ hr::conclude() {
   hr::hear_outcome
   hr::read_step
   HR_STEP_AFTER=$REPLY
-  if [[ -e $HR_ATTEMPT_DIR/control.json ]]; then HR_CANCELLED=1; fi
+  hr::read_request
   hr::find_cause
   hr::count_attempts
   hr::decide
-  if [[ $HR_DECISION == requeue && $HR_SCHEDULER == none ]]; then
+  if [[ $HR_DECISION == @(requeue|hold) && $HR_SCHEDULER == none ]]; then
     HR_DECISION=stop HR_REASON="no scheduler: start it again and it goes on from there"
   fi
-  hr::note_exit
-  if [[ $HR_DECISION == requeue && $HR_SCHEDULER == slurm ]] && ! hr::requeue_slurm; then
-    HR_DECISION=stop
-    hr::note_exit
-    hr::say "not requeued; continue it with: hpc-resume submit JOB.yaml --resume $HR_KEY"
-  fi
+  hr::note_exit # before the requeue: Slurm answers that with a TERM and a KILL
+  if [[ $HR_SCHEDULER == slurm ]]; then hr::act; fi
   hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)${HR_STEP_AFTER:+, published step $HR_STEP_AFTER}; $HR_DECISION: $HR_REASON"
+}
+
+# Sets HR_REQUEST to what the owner asked of this attempt, if anything: cancel, stop, requeue.
+hr::read_request() {
+  HR_REQUEST=
+  hr::read_file "$HR_ATTEMPT_DIR/control.json" && hr::json_get "$REPLY" request || return 0
+  HR_REQUEST=$REPLY
+  if [[ $HR_REQUEST == @(cancel|stop) ]]; then HR_CANCELLED=1; fi
 }
 
 # What the training says of itself is truer than the code that came through a pipe or a wrapper.
@@ -317,7 +322,7 @@ hr::note_exit() {
   hr::json_string "$HR_REASON" && reason=$REPLY
   if ((HR_SIGNALS > 0)); then warned=true; fi
   hr::write_file "$HR_ATTEMPT_DIR/exit.json" \
-    "{\"version\":1,\"code\":$HR_CODE,\"cause\":\"$HR_CAUSE\",\"evidence\":$evidence,\"decision\":\"$HR_DECISION\",\"reason\":$reason,\"step_before\":${HR_STEP_BEFORE:-null},\"step_after\":${HR_STEP_AFTER:-null},\"warned\":$warned,\"started\":$HR_STARTED,\"ended\":${HR_ENDED:-$HR_STARTED}}" || true
+    "{\"version\":1,\"code\":$HR_CODE,\"cause\":\"$HR_CAUSE\",\"evidence\":$evidence,\"decision\":\"$HR_DECISION\",\"reason\":$reason,\"facts\":\"${HR_FACTS:-}\",\"successor\":${HR_SUCCESSOR:-null},\"step_before\":${HR_STEP_BEFORE:-null},\"step_after\":${HR_STEP_AFTER:-null},\"warned\":$warned,\"started\":$HR_STARTED,\"ended\":${HR_ENDED:-$HR_STARTED}}" || true
   if [[ $HR_DECISION == finish ]]; then
     hr::write_file "$HR_DIRECTORY/finished.json" "{\"version\":1,\"attempt\":$HR_ATTEMPT,\"step\":${HR_STEP_AFTER:-null},\"t\":$HR_ENDED}" || true
   fi

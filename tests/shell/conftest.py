@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-RUNTIME = "\n".join((TEMPLATES / name).read_text() for name in ("records.sh", "deliver.sh", "sentinel.sh", "requeue.sh", "runtime.sh"))
+RUNTIME = "\n".join(
+    (TEMPLATES / name).read_text()
+    for name in ("records.sh", "deliver.sh", "sentinel.sh", "cause.sh", "decide.sh", "requeue.sh", "runtime.sh")
+)
 
 DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_VERSION": "0.0.0",
@@ -31,6 +34,7 @@ DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_SIGNAL": "USR1",
     "HR_LEAD": 120,
     "HR_REQUEUE_ON": ["preempted", "timeout", "node_fail"],
+    "HR_REQUEUE_METHOD": "auto",
     "HR_MAX_TIMEOUT": -1,
     "HR_MAX_PREEMPTED": -1,
     "HR_MAX_CRASH": 0,

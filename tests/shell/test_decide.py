@@ -99,7 +99,7 @@ def test_causes_that_requeue_on_does_not_name(job: Job) -> None:
 
 def test_no_progress_and_total_stop_a_storm(job: Job) -> None:
     decision, reason = decide(job, "timeout", state="HR_COUNT_NO_PROGRESS=3")
-    assert decision == "stop"
+    assert decision == "hold"
     assert "requeue.max.no_progress" in reason
     assert decide(job, "timeout", state="HR_COUNT_NO_PROGRESS=2")[0] == "requeue"
     assert decide(job, "timeout", state="HR_ATTEMPT=6", HR_MAX_TOTAL=5)[0] == "stop"

@@ -1,0 +1,157 @@
+"""The requeue's ladder on a real cluster: every rung taken, looked at, and said; no storm, no silent end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_for
+from test_survival import Project, await_steps, causes, executed, exit_record, preempt
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def project(cluster: Cluster, tmp_path: Path) -> Project:
+    return Project(cluster, tmp_path)
+
+
+@pytest.fixture
+def cancelling(cluster: Cluster) -> Iterator[str]:
+    """A partition whose jobs preemption cancels."""
+    words = ("Nodes=ALL", "PriorityTier=1", "PreemptMode=CANCEL", "GraceTime=0", "MaxTime=UNLIMITED", "State=UP")
+    cluster.check("scontrol", "create", "PartitionName=cancelling", *words)
+    yield "cancelling"
+    cluster.cancel_all()
+    cluster.check("scontrol", "delete", "PartitionName=cancelling")
+
+
+def decision(run: Path, attempt: int) -> tuple[str, str]:
+    record = exit_record(run / f"attempts/{attempt:04d}")
+    return record["decision"], record["reason"]
+
+
+def test_a_job_that_preemption_cancels_is_put_back(project: Project, cancelling: str) -> None:
+    """PreemptMode=CANCEL looks like scancel but for PreemptTime."""
+    job, run = project.submit(200, slurm={"partition": cancelling})
+    await_steps(run, 1)
+    preempt(project, job)
+    project.cluster.wait_state(job, "COMPLETED", seconds=60)
+    assert causes(run) == ["preempted", "finished"], project.words(run)
+    assert len(executed(run)) == 200
+
+
+def test_scancel_in_that_partition_is_still_a_cancel(project: Project, cancelling: str) -> None:
+    job, run = project.submit(100_000, slurm={"partition": cancelling})
+    await_steps(run, 1)
+    project.cluster.check("scancel", job)
+    project.cluster.wait_state(job, "CANCELLED", seconds=30)
+    assert causes(run) == ["cancelled"]
+
+
+def test_a_successor_inherits_the_run_where_the_job_cannot_be_requeued(project: Project) -> None:
+    """JobRequeue=0 and the like: scontrol's refusal is the first rung's end, not the run's."""
+    cluster = project.cluster
+    project.spec(200)
+    assert project.cli("render", "-o", "job.sbatch").returncode == 0
+    words = ("--no-requeue", "-p", "low")  # the command line wins over the script's --requeue
+    job = cluster.sbatch(*words, script=project.directory / "job.sbatch", cwd=project.directory)
+    run = project.directory / "runs" / f"job-{job}"
+    await_steps(run, 1)
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    successor = str(wait_for(lambda: exit_record(run / "attempts/0001").get("successor"), 30, "a successor"))
+    cluster.wait_state(successor, "COMPLETED", seconds=60)
+    assert decision(run, 1)[0] == "requeue"
+    assert causes(run) == ["operator", "finished"]
+    assert json.loads((run / "attempts/0002/attempt.json").read_text())["job_id"] == successor
+    assert len(executed(run)) == 200
+    assert successor in cluster.show(job)["Comment"]
+    assert not list(project.directory.glob(f"runs/job-{successor}"))
+
+
+def test_method_successor_for_one_array_task_leaves_the_others_alone(project: Project) -> None:
+    cluster = project.cluster
+    job, run = project.submit(200, slurm={"array": "0-1"}, requeue={"method": "successor"})
+    tasks = [run.with_name(f"{run.name}_{task}") for task in range(2)]
+    for task in tasks:
+        await_steps(task, 1)
+    cluster.check("scancel", "-b", "-s", "USR1", f"{job}_1")
+    successor = str(wait_for(lambda: exit_record(tasks[1] / "attempts/0001").get("successor"), 30, "a successor"))
+    cluster.wait_state(f"{successor}_1", "COMPLETED", seconds=60)
+    cluster.wait_state(f"{job}_0", "COMPLETED", seconds=60)
+    assert [causes(task) for task in tasks] == [["finished"], ["operator", "finished"]]
+    assert cluster.show(f"{job}_0")["Restarts"] == "0"
+
+
+def test_a_crash_loop_backs_off_and_ends_at_its_budget(project: Project) -> None:
+    """Budget 2: three starts and no more; the third waits half a minute, the reason is in the job's comment."""
+    cluster = project.cluster
+    (project.directory / "train.py").write_text("raise SystemExit(9)\n")
+    job, run = project.submit(1, requeue={"max": {"crash": 2, "no_progress": "unlimited"}})
+    wait_for(lambda: len(causes(run)) == 2 and causes(run)[1], 60, "the second crash")
+    held_back = wait_for(lambda: _start(cluster, job) > time.time() + 15 and cluster.show(job), 20, "the back-off")
+    assert held_back["JobState"] == "PENDING"
+    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now")
+    state = cluster.wait_state(job, "FAILED", seconds=60)
+    assert state["ExitCode"] == "9:0"
+    assert causes(run) == ["crash"] * 3
+    assert "requeue.max.crash is used up (2 of 2)" in state["Comment"]
+
+
+def test_a_run_without_progress_is_held_with_the_reason_visible(project: Project) -> None:
+    cluster = project.cluster
+    (project.directory / "train.py").write_text("raise SystemExit(9)\n")
+    job, run = project.submit(1, requeue={"max": {"crash": "unlimited", "no_progress": 0}})
+    held = cluster.wait_state(job, "PENDING", seconds=40)
+    held = wait_for(lambda: "held" in cluster.show(job)["Reason"].lower() and cluster.show(job), 20, "the hold")
+    assert "no newer checkpoint in 1 attempts in a row" in held["Comment"]
+    assert decision(run, 1)[0] == "hold"
+    assert len(causes(run)) == 1
+
+
+def test_slurmctld_away_while_the_requeue_is_pending(project: Project) -> None:
+    cluster = project.cluster
+    job, run = project.submit(200)
+    await_steps(run, 1)
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    cluster.kill_controller()
+    wait_for(lambda: (run / "latest").exists(), 20, "the save")
+    cluster.start_controller()
+    cluster.wait_state(job, "COMPLETED", seconds=90)
+    assert causes(run)[-1] == "finished"
+    assert len({step for _, step in executed(run)}) == len(executed(run)) == 200
+
+
+def _start(cluster: Cluster, job: str) -> float:
+    try:
+        return time.mktime(time.strptime(cluster.show(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0.0
+
+
+def test_a_node_that_ends_a_run_twice_without_a_word_is_left_out(project: Project) -> None:
+    """Two attempts on one node without exit.json, as a dying node leaves them; the next requeue avoids it."""
+    cluster = project.cluster
+    job, run = project.submit(250)
+    await_steps(run, 1)
+    node = cluster.show(job)["NodeList"]
+    first = json.loads((run / "attempts/0001/attempt.json").read_text())
+    (run / "attempts/0001").rename(run / "attempts/0003")  # the real one becomes the newest of three
+    for number in (1, 2):
+        (run / f"attempts/{number:04d}").mkdir()
+        record = first | {"attempt": number, "host": node}
+        (run / f"attempts/{number:04d}/attempt.json").write_text(json.dumps(record))
+    cluster.check("scancel", "-s", "KILL", "-b", job)  # and the running one ends without a word too
+    cluster.wait_state(job, "FAILED", "NODE_FAIL", "CANCELLED", "COMPLETED", "PENDING", seconds=40)
+    again = project.cli("submit", "job.yaml", "--resume", run.name, "--json")
+    assert again.returncode == 0, again.stderr
+    job = str(json.loads(again.stdout)["job_id"])
+    await_steps(run, 4)
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    wait_for(lambda: cluster.show(job)["ExcNodeList"] == node, 30, "the exclusion")
+    cluster.wait_state(job, "COMPLETED", seconds=60)
+    assert json.loads((run / "attempts/0005/attempt.json").read_text())["host"] != node
+    assert "twice in a row without a word" in (project.directory / f"slurm-{job}.out").read_text()

@@ -71,6 +71,8 @@ CHILD_RECORD: Final = "child"
 EVENTS_DIR: Final = "events"  # <host>.<pid>.jsonl, one writer each
 OUTCOME_FILE: Final = "outcome.json"  # what the training says of itself: finished, stopped, crashed; by rank 0
 EXIT_FILE: Final = "exit.json"  # what the launcher saw and decided
+WARNING_FILE: Final = "warning.json"  # {"t", "signal", "deadline", "source"}: when the end comes; by the launcher
+STACKS_PREFIX: Final = "stacks."  # stacks.<host>.<pid>.txt: where every thread was when no boundary came
 CONTROL_FILE: Final = "control.json"  # stop requests of the owner; by `hpc-resume cancel`
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
 
@@ -92,7 +94,13 @@ CAUSES: Final = (
     "no_work",  # exit 75
 )
 REQUEUE_CAUSES: Final = ("preempted", "timeout", "node_fail")  # what requeue.on may name; crash has max.crash
-DECISIONS: Final = ("finish", "requeue", "slurm", "stop")  # slurm: it has requeued the job by itself already
+DECISIONS: Final = (
+    "finish",
+    "requeue",
+    "slurm",  # it has requeued the job by itself already
+    "hold",  # back in the queue, held until somebody has looked
+    "stop",
+)
 
 # --- the rendered script's one block of assignments, in its order; runtime.sh reads these and no others -------------
 
@@ -109,6 +117,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_SIGNAL", "the warning signal, without SIG"),
     ("HR_LEAD", "whole seconds between the warning and the end"),
     ("HR_REQUEUE_ON", "array of causes after which the job goes back into the queue"),
+    ("HR_REQUEUE_METHOD", "auto: scontrol requeue, else a successor; or one of the two alone"),
     ("HR_MAX_TIMEOUT", "budget of requeues after a time-out; -1: unlimited"),
     ("HR_MAX_PREEMPTED", "the same after a preemption"),
     ("HR_MAX_CRASH", "the same after a crash"),

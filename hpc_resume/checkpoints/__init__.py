@@ -1,8 +1,7 @@
 """Where a checkpoint is and when it is valid (the store), and what is inside (one file per backend).
 
 A component is one registered thing. It says at save which backend wrote it; the manifest keeps that, and the load
-goes through the same one. A new format for `state_dict` objects is one file with `NAME`, `SUFFIX`, `available`,
-`prepare`, `write` and `read`, one line in `state_dict.FORMATS`, and the shared contract test.
+goes through the same one. A new format for `state_dict` objects is one file and one line: see formats.
 """
 
 from __future__ import annotations

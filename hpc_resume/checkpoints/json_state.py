@@ -13,6 +13,7 @@ import struct
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from hpc_resume.checkpoints.split import Leaf
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.durable import write_new
 
@@ -46,7 +47,7 @@ def write(path: Path, prepared: object) -> None:
     write_new(path, prepared)
 
 
-def read(path: Path) -> object:
+def read(path: Path, present: Callable[[], object]) -> object:  # noqa: ARG001 - the protocol's
     """The state that was saved."""
     return decode(path.read_bytes())
 
@@ -109,6 +110,10 @@ def _encode_complex(value: complex, _place: str) -> str:
     return struct.pack(">dd", value.real, value.imag).hex()
 
 
+def _encode_leaf(value: Leaf, _place: str) -> list[object]:
+    return [_encode_text(value.name), value.kind]
+
+
 def _encode_bytes(value: bytes, _place: str) -> str:
     return value.hex()
 
@@ -143,6 +148,7 @@ _ENCODERS: Final[dict[type, tuple[str, Callable[[Any, str], object]]]] = {
     complex: ("$complex", _encode_complex),
     OrderedDict: ("$ordered", _encode_pairs),
     Counter: ("$counter", _encode_pairs),
+    Leaf: ("$leaf", _encode_leaf),
 }
 
 _DECODERS: Final[dict[str, Callable[[Any], object]]] = {
@@ -157,5 +163,6 @@ _DECODERS: Final[dict[str, Callable[[Any], object]]] = {
     "$bytearray": bytearray.fromhex,
     "$complex": lambda payload: complex(*struct.unpack(">dd", bytes.fromhex(payload))),
     "$ordered": lambda payload: OrderedDict(_decode_pairs(payload)),
+    "$leaf": lambda payload: Leaf(*_decode_items(payload)),
     "$counter": lambda payload: Counter(dict(_decode_pairs(payload))),
 }

@@ -1,14 +1,15 @@
 """Anything with state_dict and load_state_dict: in the first format that can give its state back unchanged.
 
-JSON where every value is plain (readable, no import needed to load it), torch where there are tensors. The choice is
-made at each save, since an optimizer holds no tensor before its first step; the manifest records it.
+JSON where every value is plain (readable, no import needed to load it), NumPy's files where there are arrays, torch
+where there are tensors; or always in the one that was asked for. The choice is made at each save, since an optimizer
+holds no tensor before its first step; the manifest records it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
-from hpc_resume.checkpoints import json_state, torch_state
+from hpc_resume.checkpoints import formats
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.errors import CheckpointError, RunStateError, UsageError
 
@@ -16,42 +17,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Format(Protocol):
-    """What a module of a format offers."""
-
-    NAME: str
-    SUFFIX: str
-
-    def available(self) -> bool:
-        """Whether it can be tried now."""
-
-    def prepare(self, state: object) -> object:
-        """What `write` takes; raises UnfitError when this format cannot give `state` back."""
-
-    def write(self, path: Path, prepared: object) -> None:
-        """Create `path`; raises OSError."""
-
-    def read(self, path: Path) -> object:
-        """The state; raises OSError, or anything when the file is not what `write` made."""
-
-
-FORMATS: Final[tuple[Any, ...]] = (json_state, torch_state)  # modules are Formats; tried in this order
-
-
 class StateComponent:
-    """One registered object."""
+    """One registered object; `backend` is the format that was asked for, None: by content."""
 
-    def __init__(self, source: Any) -> None:
-        self._source = source
+    def __init__(self, source: Any, backend: str | None = None) -> None:
+        self.source = source
+        self._backend = backend
 
     def check(self, name: str) -> None:
         """Raise UsageError unless the object has both methods and a format takes its present state."""
-        missing = [m for m in ("state_dict", "load_state_dict") if not callable(getattr(self._source, m, None))]
+        missing = [m for m in ("state_dict", "load_state_dict") if not callable(getattr(self.source, m, None))]
         if missing:
-            kind = type(self._source)
+            kind = type(self.source)
             raise UsageError(
                 f"register({name}=...): {kind.__module__}.{kind.__qualname__} has no {' and no '.join(missing)};"
-                " give it both, or use register_io(save=..., load=...)"
+                f" {_remedy(self.source)}"
             )
         self._choose(name)
 
@@ -63,31 +43,47 @@ class StateComponent:
 
     def load(self, directory: Path, name: str, backend: str) -> None:
         """Give the stored state to load_state_dict."""
-        chosen = next((f for f in FORMATS if backend == f.NAME), None)
-        if chosen is None:
-            raise RunStateError(
-                f"{directory}: {name} was saved by backend {backend!r}, but is registered with register();"
-                " register it the way it was saved, or start a new run"
-            )
+        chosen = self._writer_of(directory, name, backend)
         path = directory / f"{name}{chosen.SUFFIX}"
         try:
-            self._source.load_state_dict(chosen.read(path))
+            self.source.load_state_dict(chosen.read(path, lambda: self.source.state_dict()))  # noqa: PLW0108 - asked only by those who need it
         except (OSError, MemoryError) as error:
             raise CheckpointError(f"{path}: {error}; try again, the checkpoint is untouched") from error
         except RunStateError:
             raise
+        except ImportError as error:
+            raise RunStateError(
+                f"{path} was saved by backend {backend!r}, which cannot be used here ({error}); install that"
+            ) from error
         except Exception as error:
             raise RunStateError(
                 f"{path} does not fit what is registered as {name!r}: {type(error).__name__}: {error};"
                 " restore the code that saved it, or start a new run"
             ) from error
 
+    def _writer_of(self, directory: Path, name: str, backend: str) -> Any:
+        if self._backend is not None and backend != self._backend:
+            raise RunStateError(
+                f"{directory}: {name} was saved by backend {backend!r}, and this run asks for {self._backend!r};"
+                f" set checkpoint.backend (or Run(backend=...)) to {backend}, or start a new run"
+            )
+        try:
+            chosen = formats.find(backend)
+        except ImportError as error:
+            raise RunStateError(f"{directory}: backend {backend!r} of {name} cannot be used here ({error})") from error
+        if chosen is None:
+            raise RunStateError(
+                f"{directory}: {name} was saved by backend {backend!r}, but is registered with register(), which knows"
+                f" {', '.join(formats.names())}; register it the way it was saved, or start a new run"
+            )
+        return chosen
+
     def _choose(self, name: str) -> tuple[Any, object]:
-        state = self._source.state_dict()
+        state = self.source.state_dict()
+        if self._backend is not None:
+            return self._asked_for(name, self._backend, state)
         reasons = []
-        for candidate in FORMATS:
-            if not candidate.available():
-                continue
+        for candidate in formats.by_content():
             try:
                 return candidate, candidate.prepare(state)
             except UnfitError as error:
@@ -96,3 +92,27 @@ class StateComponent:
             f"register({name}=...): its state cannot be saved without pickle ({'; '.join(reasons)});"
             " turn that value into plain Python (a list, a number), or use register_io(save=..., load=...)"
         )
+
+    def _asked_for(self, name: str, backend: str, state: object) -> tuple[Any, object]:
+        try:
+            chosen = formats.find(backend)
+            if chosen is None:
+                raise UsageError(f"backend {backend!r}: there is none of that name; {', '.join(formats.names())}")
+            return chosen, chosen.prepare(state)
+        except ImportError as error:
+            raise UsageError(f"backend {backend!r} cannot be used here: {error}; pip install it") from error
+        except UnfitError as error:
+            raise UsageError(
+                f"register({name}=...): backend {backend!r} cannot hold it: {error};"
+                " choose another backend, or none: then each component gets one that fits"
+            ) from error
+
+
+def _remedy(source: Any) -> str:
+    """What to do with an object that keeps its state to itself; without importing what it may come from."""
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
+    if "torch.utils.data.dataloader.DataLoader" in kinds:
+        return "use torchdata.stateful_dataloader.StatefulDataLoader in its place, which knows where it is"
+    if "torch.utils.data.sampler.Sampler" in kinds:
+        return "use a sampler with a position (torchdata.stateful_dataloader has some), or register its generator"
+    return "give it both, or use register_io(save=..., load=...)"

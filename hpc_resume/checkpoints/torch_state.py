@@ -6,16 +6,16 @@ Tensors come back on the CPU; load_state_dict copies them to where the module is
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
+from hpc_resume.checkpoints.sink import Sink
 from hpc_resume.checkpoints.unfit import UnfitError
-from hpc_resume.durable import FILE_MODE
 from hpc_resume.errors import RunStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NAME: Final = "torch"
@@ -47,7 +47,7 @@ def write(path: Path, prepared: object) -> None:
     """Write to a new file. Raises OSError for the disk's errors, which torch would report as RuntimeError."""
     import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
 
-    with _Sink(path) as sink:
+    with Sink(path) as sink:
         try:
             torch.save(prepared, sink)
         except Exception as error:
@@ -56,7 +56,7 @@ def write(path: Path, prepared: object) -> None:
             raise
 
 
-def read(path: Path) -> object:
+def read(path: Path, present: Callable[[], object]) -> object:  # noqa: ARG001 - the protocol's
     """The state that was saved, on the CPU."""
     try:
         import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
@@ -78,31 +78,3 @@ def _check(value: Any, place: str, exact: frozenset[type]) -> None:
             _check(item, f"{place}[{index}]", exact)
     else:
         raise UnfitError(place, f"is a {kind.__module__}.{kind.__qualname__}")
-
-
-class _Sink:
-    """A file that remembers its own error: torch turns "No space left on device" into a RuntimeError without it."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-        self.error: OSError | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        os.close(self._descriptor)
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        size = len(view)
-        try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        except OSError as error:
-            self.error = error
-            raise
-        return size
-
-    def flush(self) -> None:
-        """Nothing is held back."""

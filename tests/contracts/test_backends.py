@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import socket
 import subprocess
 import sys
 import textwrap
 import warnings
 
+import numpy as np
 import pytest
 
+from hpc_resume.checkpoints import formats
 from hpc_resume.checkpoints.callables import CallablesComponent
-from hpc_resume.checkpoints.state_dict import FORMATS, StateComponent
+from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
-from hpc_resume.errors import CheckpointError, RunStateError
+from hpc_resume.errors import CheckpointError, RunStateError, UsageError
 
 
 class Box:
@@ -50,25 +53,28 @@ class Case:
                 lambda directory: (directory / "file").write_text(str(box.state)),
                 lambda directory: box.load_state_dict(int((directory / "file").read_text())),
             )
-        return box, StateComponent(box)
+        asked = self.name if self.name in ("safetensors", "dcp") else None  # the others are chosen by content
+        return box, StateComponent(box, asked)
 
     def make(self, n: int):
-        if self.name == "torch":
+        if self.name in TENSORS:
             torch = import_torch()
 
-            return {"weight": torch.full((300, 300), float(n)), "step": n, "name": "x", "shape": torch.Size([n])}
+            return {"weight": torch.full((300, 300), float(n)), "step": n, "name": "x", "rows": [(n, 1.5, "é")]}
+        if self.name == "numpy":
+            return {"weight": np.full((300, 300), float(n)), "step": n, "name": "x", "rows": [(n, 1.5, "é")]}
         return n if self.name == "callables" else {"n": n, "rows": [(n, float(n), "é")] * 5000}
 
     def same(self, left, right) -> bool:
-        if self.name == "torch":
-            torch = import_torch()
-
-            return torch.equal(left.pop("weight"), right.pop("weight")) and left == right
+        if self.name in (*TENSORS, "numpy"):
+            return bool((left.pop("weight") == right.pop("weight")).all()) and left == right
         return left == right
 
 
-CASES = ["json", pytest.param("torch", marks=pytest.mark.torch), "callables"]
-STATES = ["json", "torch"]
+TENSORS = ["torch", "safetensors", "dcp"]
+STATES = ["json", "numpy", *TENSORS]
+CASES = [pytest.param(name, marks=pytest.mark.torch) if name in TENSORS else name for name in (*STATES, "callables")]
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 @pytest.fixture(params=CASES)
@@ -82,7 +88,9 @@ def store(tmp_path):
 
 
 def test_every_format_of_the_registry_is_tested_here():
-    assert [f.NAME for f in FORMATS] == STATES
+    assert sorted(formats.FORMATS) == sorted(STATES)
+    for name in formats.FORMATS:
+        assert name == formats.find(name).NAME
 
 
 def test_what_is_saved_is_restored_and_the_manifest_names_the_backend(case, store):
@@ -135,14 +143,25 @@ class Evil:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize("name", [c for c in CASES if c != "callables"])
+@pytest.mark.parametrize("name", CASES)
 def test_nothing_in_a_file_is_executed(name, tmp_path, monkeypatch):
+    """Each file of a checkpoint in turn is replaced by a pickle that acts when it is loaded."""
     monkeypatch.chdir(tmp_path)
-    chosen = next(f for f in FORMATS if name == f.NAME)
-    (tmp_path / f"part{chosen.SUFFIX}").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(RunStateError, match="does not fit"):
-        StateComponent(Box(None)).load(tmp_path, "part", name)
+    if name == "callables":
+        pytest.skip("what it reads is the user's own code")
+    case = Case(name)
+    _, component = case.fill(1)
+    component.save(tmp_path, "part")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for file in files:
+        saved = file.read_bytes()
+        file.write_bytes(pickle.dumps(Evil(), 2))
+        with pytest.raises(RunStateError, match="does not fit"):
+            component.load(tmp_path, "part", name)
+        file.write_bytes(saved)
     assert not (tmp_path / "executed").exists()
+    component.load(tmp_path, "part", name)
 
 
 TORCH = """
@@ -209,6 +228,193 @@ def test_what_torch_objects_hold_comes_back_without_pickle(tmp_path):
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
     assert "('model', 'torch'), ('multi', 'json'), ('optimizer', 'torch'), ('scaler', 'json')" in done.stdout
+
+
+@pytest.mark.parametrize("name", [c for c in CASES if c != "callables"])
+def test_what_was_asked_for_and_is_not_what_is_on_disk_names_both(name, store):
+    case = Case(name)
+    box, component = case.fill(1)
+    directory = store.publish(1, {"part": component}).published.directory
+    other = "json" if name != "json" else "torch"
+    with pytest.raises(
+        RunStateError, match=rf"saved by backend '{name}', and this run asks for '{other}'; set .* to {name}"
+    ):
+        StateComponent(box, other).load(directory, "part", name)
+    StateComponent(box, name).load(directory, "part", name)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("backend", ["json", "numpy", "safetensors", "nonesuch"])
+def test_a_backend_that_cannot_hold_the_state_says_so_at_registration(backend):
+    torch = import_torch()
+
+    class Odd:
+        pass
+
+    bad = Odd() if backend == "safetensors" else torch.zeros(2)
+    words = (
+        "there is none of that name; json, numpy"
+        if backend == "nonesuch"
+        else rf"'{backend}' cannot hold it: state\['bad'\] is a"
+    )
+    with pytest.raises(UsageError, match=words):
+        StateComponent(Box({"good": torch.zeros(1) if backend == "safetensors" else 1, "bad": bad}), backend).check(
+            "part"
+        )
+
+
+def test_arrays_of_numpy_come_back_as_they_were(tmp_path):
+    state = {
+        "plain": np.arange(6.0).reshape(2, 3),
+        "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "big-endian": np.arange(3, dtype=">i2"),
+        "half": np.float16(0.1),
+        "zero-d": np.array(7),
+        "empty": np.zeros((0, 4)),
+        "when": np.datetime64("2020-01-01"),
+        "pairs": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        "rng": np.random.default_rng(3).bit_generator.state,
+        "old rng": np.random.RandomState(3).get_state(legacy=False),
+        "a": {"b": np.ones(1)},
+        "a.b": np.zeros(1),
+        "é": (np.ones(1), [np.zeros(2)], None),
+    }
+    component = StateComponent(box := Box(state))
+    assert component.save(tmp_path, "part") == "numpy"
+    component.load(tmp_path, "part", "numpy")
+
+    def same(left, right):
+        assert type(left) is type(right)
+        if isinstance(left, dict):
+            assert list(left) == list(right)
+            return all(same(left[key], right[key]) for key in left)
+        if isinstance(left, (list, tuple)):
+            return len(left) == len(right) and all(map(same, left, right))
+        if isinstance(left, (np.ndarray, np.generic)):
+            return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+        return left == right
+
+    assert box.state is not state
+    assert same(box.state, state)
+    assert box.state["fortran"].flags.f_contiguous
+    for bad in (np.array([object()]), np.ma.masked_array([1])):
+        with pytest.raises(UsageError, match=r"numpy: state\['bad'\] is a numpy"):
+            StateComponent(Box({"bad": bad})).check("part")
+
+
+@pytest.mark.torch
+def test_safetensors_can_be_read_by_others_and_tied_weights_are_no_obstacle(tmp_path):
+    torch = import_torch()
+    import safetensors.torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    StateComponent(model, "safetensors").save(tmp_path, "model")
+    found = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert sorted(found) == sorted(model.state_dict())
+    with torch.no_grad():
+        model[0].weight.zero_()
+    StateComponent(model, "safetensors").load(tmp_path, "model", "safetensors")
+    assert torch.equal(model[0].weight, found["0.weight"])
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    before = optimizer.state_dict()
+    view = Box({"row": torch.arange(1000.0).reshape(10, 100)[3], "parameter": torch.nn.Parameter(torch.ones(1))})
+    for name, part in (("optimizer", optimizer), ("view", view)):
+        assert StateComponent(part, "safetensors").save(tmp_path, name) == "safetensors"
+        StateComponent(part, "safetensors").load(tmp_path, name, "safetensors")
+    assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], before["state"][0]["exp_avg"])
+    assert optimizer.state_dict()["param_groups"] == before["param_groups"]
+    assert (tmp_path / "view.safetensors").stat().st_size < 1000
+    assert view.state["row"][0] == 300
+    assert type(view.state["parameter"]) is torch.nn.Parameter
+
+
+RANKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+import torch.distributed as dist
+from pathlib import Path
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from hpc_resume.checkpoints.state_dict import StateComponent
+
+class Box:
+    def __init__(self, state): self.state = state
+    def state_dict(self): return self.state
+    def load_state_dict(self, state): self.state = state
+
+what, rank, ranks, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+mesh = init_device_mesh("cpu", (ranks,))
+full = torch.arange(24.0).reshape(6, 4)
+sharded = lambda value: distribute_tensor(value, mesh, [Shard(0)])
+if what == "save":
+    box = Box({"weight": sharded(full), "bias": torch.ones(3), "step": 7})
+    assert StateComponent(box).save(Path("."), "part") == "dcp"
+else:
+    box = Box({"weight": sharded(torch.zeros(6, 4)), "bias": torch.zeros(3), "step": 0})
+    StateComponent(box).load(Path("."), "part", "dcp")
+    assert isinstance(box.state["weight"], DTensor) and box.state["weight"].to_local().shape == (6 // ranks, 4)
+    assert torch.equal(box.state["weight"].full_tensor(), full)
+    assert torch.equal(box.state["bias"], torch.ones(3)) and box.state["step"] == 7
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(120)
+def test_what_two_ranks_saved_together_is_loaded_by_three_and_by_one(tmp_path):
+    def together(what, ranks):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        argv = [sys.executable, "-c", textwrap.dedent(RANKS), what]
+        started = [
+            subprocess.Popen([*argv, str(rank), str(ranks), str(port)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+            for rank in range(ranks)
+        ]
+        for process in started:
+            _, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+
+    together("save", 2)
+    together("load", 3)
+    torch = import_torch()
+    alone = Box({"weight": torch.zeros(6, 4), "bias": torch.zeros(3), "step": 0})
+    StateComponent(alone).load(tmp_path, "part", "dcp")
+    assert torch.equal(alone.state["weight"], torch.arange(24.0).reshape(6, 4))
+
+
+def test_a_package_outside_adds_one_by_its_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere_format.py").write_text(
+        "from hpc_resume.checkpoints.unfit import UnfitError\n"
+        "NAME, SUFFIX = 'mine', '.mine'\n"
+        "def available(): return True\n"
+        "def prepare(state):\n"
+        "    if type(state).__name__ != 'Special': raise UnfitError('', 'is not mine')\n"
+        "    return state\n"
+        "def write(path, prepared): path.write_text(str(prepared.value))\n"
+        "def read(path, present): return int(path.read_text())\n"
+    )
+    info = tmp_path / "elsewhere_format-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere-format\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[hpc_resume.checkpoints]\nmine = elsewhere_format\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class Special:
+        value = 5
+
+    component = StateComponent(box := Box(Special()))
+    component.check("part")
+    assert component.save(tmp_path, "part") == "mine"
+    component.load(tmp_path, "part", "mine")
+    assert box.state == 5
+    with pytest.raises(UsageError, match="json, numpy, torch, safetensors, dcp, mine"):
+        StateComponent(Box(1), "nonesuch").check("part")
 
 
 @pytest.mark.torch

@@ -73,14 +73,18 @@ hr::end_signal() {
   if [[ $HR_SIGNAL == USR1 ]]; then echo USR2; else echo USR1; fi
 }
 
-# Ends the sentinels, and says once why there were none.
+# Ends the sentinels, and says once why there were none. An srun that is still starting its step loses the signal
+# (seen with a training that crashed at once): ask again, and TERM it in the end.
 hr::stop_sentinels() {
+  local tries
   [[ -n $HR_SENTINEL ]] || return 0
-  if hr::is_alive "$HR_SENTINEL" "$HR_SENTINEL_TICKS"; then
-    kill -s "$(hr::end_signal)" "$HR_SENTINEL" 2>/dev/null || true
-  elif hr::read_file "$HR_ATTEMPT_DIR/sentinels/refused" && [[ -n $REPLY ]]; then
+  for ((tries = 0; tries < 50; tries++)); do
+    hr::is_alive "$HR_SENTINEL" "$HR_SENTINEL_TICKS" || break
+    kill -s "$(if ((tries < 20)); then hr::end_signal; else echo TERM; fi)" "$HR_SENTINEL" 2>/dev/null || true
+    hr::pause 0.1
+  done
+  if ((tries == 0)) && hr::read_file "$HR_ATTEMPT_DIR/sentinels/refused" && [[ -n $REPLY ]]; then
     hr::say "there was no sentinel step: ${REPLY%%$'\n'*}"
   fi
-  wait "$HR_SENTINEL" 2>/dev/null || true
   HR_SENTINEL=''
 }

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from hpc_resume.contract import FORMAT_VERSION
 from hpc_resume.durable import write_json
-from hpc_resume.errors import ConfigError
+from hpc_resume.errors import ConfigError, HpcResumeError
+from hpc_resume.run.ancestry import chain
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.opening import Opening, short_path
-from hpc_resume.run.process import boot_id, host_name, identify
+from hpc_resume.run.process import boot_id, host_name, identify, namespace_pids, pid_namespace
 
 if TYPE_CHECKING:
     from hpc_resume.checkpoints.store import Loaded
     from hpc_resume.run.environment import Environment
+    from hpc_resume.run.rundir import AttemptDir
 
 
-def announce(environment: Environment, opening: Opening) -> EventLog:
+def announce(environment: Environment, attempt_dir: AttemptDir) -> EventLog:
     """Write the PID record, to be called when the handlers are in place; the events file of this process.
 
     Raises ConfigError when the attempt's directory cannot be written: nobody could warn this process then.
@@ -30,19 +33,31 @@ def announce(environment: Environment, opening: Opening) -> EventLog:
         "start_ticks": me.start_ticks if me else 0,
         "boot_id": boot_id(),
         "host": host,
+        "pid_ns": pid_namespace(),
+        "ns_pids": list(namespace_pids()),
         "rank": environment.rank,
         "job_id": environment.job_id,
         "restart_count": environment.restart_count,
         "signal": environment.signal_name,
+        "chain": list(chain(_launcher(attempt_dir))),
     }
-    path = opening.attempt_dir.pid_file(host, environment.rank)
+    path = attempt_dir.pid_file(host, environment.rank)
     try:
         write_json(path, record)
-        events = EventLog(opening.attempt_dir.events_file(host, pid))
+        events = EventLog(attempt_dir.events_file(host, pid))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}; no warning can reach a training without it") from error
     events.write("ready", pid=pid, rank=environment.rank, signal=environment.signal_name)
     return events
+
+
+def _launcher(attempt_dir: AttemptDir) -> int | None:
+    """The launcher's pid, where it counts in our namespace; else its own name ends the walk, or the last one seen."""
+    with contextlib.suppress(HpcResumeError):
+        record = attempt_dir.attempt()
+        if record is not None and record.scheduler != "none":
+            return record.process.pid if record.process.host == host_name() else 0
+    return None
 
 
 def hello(environment: Environment, opening: Opening, loaded: Loaded) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -12,19 +13,25 @@ from hpc_resume import contract
 from hpc_resume.checkpoints.store import Loaded, Store
 from hpc_resume.durable import write_json
 from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
+from hpc_resume.run import early
 from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.cadence import Cadence, combine
+from hpc_resume.run.deadline import fits
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
 from hpc_resume.run.environment import Environment, read_environment
 from hpc_resume.run.events import EventLog, say
+from hpc_resume.run.guard import Guard
 from hpc_resume.run.opening import Opening, open_run
 from hpc_resume.run.saving import Saver
+from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hpc_resume.run.signals import Recorder
+
+_RECLAIMS = 8  # somebody who takes a signal back each time is not fought for ever
 
 _active: Attempt | None = None  # handlers, lease and exit code are the process's: one run at a time
 
@@ -48,15 +55,21 @@ class Attempt:
         self.start_step = loaded.newest.step if loaded.newest else 0
         self.begun = False
         self.due_step = cadence.next_step(self.start_step)
-        self.due_time = cadence.next_time(time.monotonic())
+        self._save_time = cadence.next_time(time.monotonic())
+        self._inspect_time = time.monotonic()
+        self.due_time = min(self._save_time, self._inspect_time)
         self._pid = os.getpid()
         self._recorder = recorder
         self._events = events
         self._cadence = cadence
         self._writes = environment.rank == 0
         self._stopped: Stopped | None = None
+        self._reclaimed = 0
+        self.note = events.write
         self.saver = Saver(store, loaded, may_write=self._writes, say=say, note=events.write)
         self.trackers = Trackers({}, say)
+        self.guard = Guard(self, opening.launcher_ns)
+        self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
 
     @classmethod
     def start(cls, recorder: Recorder, asked: Path | None, every: int | str | None, keep: int | None) -> Attempt:
@@ -79,7 +92,7 @@ class Attempt:
             opening = open_run(environment, asked)
             if opening.lease is not None:
                 undo.callback(opening.lease.release)
-            events = announce(environment, opening)
+            events = early.events(recorder) or announce(environment, opening.attempt_dir)
             undo.callback(events.close)
             store = Store(
                 opening.run_dir.checkpoints_dir,
@@ -92,6 +105,7 @@ class Attempt:
             attempt._open_trackers()
             hello(environment, opening, loaded)
             undo.pop_all()
+        attempt.watchdog.start(attempt.guard)
         _active = attempt
         return attempt
 
@@ -103,12 +117,17 @@ class Attempt:
         """Before the first step: everything that was saved must have been restored."""
         self._refuse_children()
         self.saver.seal()
-        self.begun = True
+        self.begun = self.guard.begun = True
+        self.guard.passed = time.monotonic()
+        self.watchdog.wake()
 
     def boundary(self, completed: int) -> None:
         """Something is due after `completed` steps: a warning, or a periodic save (a warning may come during that)."""
         self._refuse_children()
-        if self._recorder.first is None:
+        now = time.monotonic()
+        if now >= self._inspect_time:
+            self._inspect(now)
+        if self._recorder.first is None and (completed >= self.due_step or now >= self._save_time):
             self.save(completed, "steps" if completed >= self.due_step else "time")
         self.leave_if_warned(completed)
 
@@ -119,7 +138,8 @@ class Attempt:
         except CheckpointError as error:
             say(f"step {completed} could not be saved: {error}; step {self.saver.published} is still the last good one")
         self.due_step = self._cadence.next_step(completed)
-        self.due_time = self._cadence.next_time(time.monotonic())
+        self._save_time = self._cadence.next_time(time.monotonic())
+        self.due_time = min(self._save_time, self._inspect_time)
 
     def finish_steps(self, completed: int) -> None:
         """After the last step: save it and, after a warning, leave.
@@ -138,8 +158,10 @@ class Attempt:
             return
         if self._stopped is not None:  # the training swallowed it
             leave(self._stopped)
+        if not self.watchdog.claim():  # it is leaving in our place, and what we did now would be torn
+            threading.Event().wait()
+        self.watchdog.hear(received)
         waited = round(time.monotonic() - received.at, 6)
-        self._events.write("received", signal=received.name, count=self._recorder.count, waited=waited)
         self._stopped = Stopped(received.signum, completed)
         ending = judge(self._stopped, os.environ)
         # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B.
@@ -147,14 +169,16 @@ class Attempt:
         self._save_for_the_last_time(completed)
         self.trackers.finish(ending.code, FINISH_SECONDS)
         if self._recorder.second is not None:
-            self._events.write("received", signal=self._recorder.second.name, count=self._recorder.count)
-        self._write_ending(ending, completed)
+            self.watchdog.hear(self._recorder.second)
+        self.write_ending(ending, completed, waited=waited, count=self._recorder.count)
         say(f"stopped by SIG{received.name} after step {completed}; step {self.saver.published} is where it goes on")
         leave(self._stopped)
 
     def end(self, error: BaseException | None, completed: int) -> None:
         """The training returned or raised `error`; what must be raised in its place, is."""
         global _active  # noqa: PLW0603 - see there
+        if self._stopped is None:
+            self.watchdog.close()  # else it sees to it that the rest of the process does not outlast the deadline
         try:
             if self._stopped is None:
                 self._conclude(judge(error, os.environ), error, completed)
@@ -173,23 +197,31 @@ class Attempt:
     def _conclude(self, ending: Ending, error: BaseException | None, completed: int) -> None:
         finished = ending.outcome == contract.OUTCOME_FINISHED
         self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
-        self._write_ending(ending, completed)
+        self.write_ending(ending, completed)
         if not finished and not isinstance(error, HpcResumeError):
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
             say(f"{what} after step {completed}; the next start goes on from step {self.saver.published}")
 
     def _save_for_the_last_time(self, completed: int) -> None:
         """Whatever goes wrong here, the process leaves with the signal's code: the last published step is resumable."""
+        left, expected = self.watchdog.left(), self.saver.measured
+        if completed != self.saver.published and not fits(expected, left):
+            self._events.write("not_saved", step=completed, seconds=expected, left=left)
+            say(
+                f"step {completed} is not saved: a save takes {expected:.1f} s and {left:.1f} s are left;"
+                f" it goes on from step {self.saver.published}. Raise preemption.lead in job.yaml"
+            )
+            return
         try:
             self.saver.save(completed, "warning")
         except Exception as error:  # noqa: BLE001 - a bug in a state_dict must not turn a stop into a crash
             what = error if isinstance(error, CheckpointError) else describe(error, os.environ)
             say(f"step {completed} could not be saved: {what}; step {self.saver.published} is what will be resumed")
 
-    def _write_ending(self, ending: Ending, completed: int) -> None:
+    def write_ending(self, ending: Ending, completed: int, **more: object) -> None:
         """The last files of this attempt; a disk that is full by now changes neither the code nor the exit."""
-        error = {"error": ending.error} if ending.error else {}
-        self._events.write(ending.outcome, step=completed, saved=self.saver.published, code=ending.code, **error)
+        told = more | ({"error": ending.error} if ending.error else {})
+        self._events.write(ending.outcome, step=completed, saved=self.saver.published, code=ending.code, **told)
         if not self._writes:
             return
         files: dict[Path, dict[str, object]] = {
@@ -207,6 +239,20 @@ class Attempt:
                 write_json(path, record)
             except OSError as problem:
                 say(f"{path}: {problem.strerror or problem}; the exit code {ending.code} says the same")
+
+    def _inspect(self, now: float) -> None:
+        """Rarely, since it costs microseconds: what others have done to our handlers since the last look."""
+        lead = self.environment.lead or 120.0
+        self._inspect_time = now + min(30.0, max(1.0, lead / 4))
+        self.due_time = min(self._save_time, self._inspect_time)
+        self.watchdog.listen()
+        if self._reclaimed >= _RECLAIMS:
+            return
+        for signum, who in self._recorder.reclaim():
+            self._reclaimed += 1
+            name = signal.Signals(signum).name
+            self._events.write("handler_replaced", signal=name.removeprefix("SIG"), by=who)
+            say(f"the handler of {name} was replaced by {who}: the warning is ours again, and {who} is called after it")
 
     def _open_trackers(self) -> None:
         if self._writes:

@@ -22,6 +22,7 @@ class Environment:
     attempt: int | None
     attempt_dir: Path | None
     signal_name: str
+    lead: float | None
     save_steps: int | None
     save_seconds: float | None
     keep: int | None
@@ -53,6 +54,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         attempt=_whole(variables, contract.ENV_ATTEMPT),
         attempt_dir=Path(attempt_dir).absolute() if attempt_dir else None,
         signal_name=_signal(variables),
+        lead=_number(variables, contract.ENV_LEAD) or None,
         save_steps=_whole(variables, contract.ENV_SAVE_STEPS),
         save_seconds=_number(variables, contract.ENV_SAVE_SECONDS),
         keep=_whole(variables, contract.ENV_KEEP),

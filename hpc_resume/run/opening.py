@@ -20,7 +20,7 @@ from hpc_resume.errors import ConfigError, RunHeldError, RunStateError, UsageErr
 from hpc_resume.run import lease as leases
 from hpc_resume.run.ending import AlreadyFinished
 from hpc_resume.run.events import say
-from hpc_resume.run.process import boot_id, host_name, identify
+from hpc_resume.run.process import boot_id, host_name, identify, pid_namespace
 from hpc_resume.run.rundir import AttemptDir, RunDir
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Opening:
     attempt: int
     lease: Lease | None
     cause: str | None
+    launcher_ns: int = 0  # the PID namespace that the launcher signals from; 0: unknown, or no launcher
 
 
 def open_run(environment: Environment, asked: Path | None) -> Opening:
@@ -75,7 +76,7 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
         _make_attempt_directories(attempt_dir)
     except OSError as error:
         raise _unusable(directory, error) from error
-    return Opening(run_dir, attempt_dir, attempt, None, environment.cause)
+    return Opening(run_dir, attempt_dir, attempt, None, environment.cause, _launcher_ns(attempt_dir))
 
 
 def _take_named(run_dir: RunDir) -> tuple[RunDir, Lease]:
@@ -147,12 +148,17 @@ def _begin_attempt(environment: Environment, run_dir: RunDir, lease: Lease) -> O
         attempt_dir = AttemptDir(environment.attempt_dir)
         number = environment.attempt or attempt_dir.number or 1
         _make_attempt_directories(attempt_dir)
-        return Opening(run_dir, attempt_dir, number, lease, environment.cause)
+        return Opening(run_dir, attempt_dir, number, lease, environment.cause, _launcher_ns(attempt_dir))
     number = before.number + 1 if before else 1
     attempt_dir = run_dir.attempt(number)
     _make_attempt_directories(attempt_dir)
     _keep_the_books(environment, run_dir, attempt_dir, number)
     return Opening(run_dir, attempt_dir, number, lease, environment.cause or _cause_of(before))
+
+
+def _launcher_ns(attempt_dir: AttemptDir) -> int:
+    record = attempt_dir.attempt()
+    return record.process.pid_ns if record is not None and record.scheduler != "none" else 0
 
 
 def _make_attempt_directories(attempt_dir: AttemptDir) -> None:
@@ -182,6 +188,7 @@ def _keep_the_books(environment: Environment, run_dir: RunDir, attempt_dir: Atte
         "pid": os.getpid(),
         "start_ticks": me.start_ticks if me else 0,
         "boot_id": boot_id(),
+        "pid_ns": pid_namespace(),
         "started": now,
     }
     write_json(attempt_dir.attempt_file, record)

@@ -1,4 +1,8 @@
-"""Which process is which: pid, start time in ticks, boot and host together name it, over pid reuse and reboots."""
+"""Which process is which: pid, start time in ticks, boot and host together name it, over pid reuse and reboots.
+
+A container may have a PID namespace of its own: the same number then names two processes of one host, so a record also
+says in which namespace its pid counts. Start ticks are the kernel's own and the same from every namespace (measured).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 # bash's $HOSTNAME is inherited from the submit host under Slurm; the kernel's own name is the same for both sides.
 _HOST_FILE: Final = Path("/proc/sys/kernel/hostname")
@@ -16,12 +20,32 @@ _DEAD_STATES: Final = frozenset({"Z", "X", "x"})
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process of one boot of one host."""
+    """One process of one boot of one host. `pid_ns` is the inode of the namespace in which `pid` counts, 0: unknown."""
 
     pid: int
     start_ticks: int
     boot_id: str
     host: str
+    pid_ns: int = 0
+
+    def is_same(self, other: Identity | None) -> bool:
+        """Whether both name one process; a namespace that is not known on one side does not tell them apart."""
+        return (
+            other is not None
+            and (self.pid, self.start_ticks, self.boot_id, self.host)
+            == (other.pid, other.start_ticks, other.boot_id, other.host)
+            and (0 in (self.pid_ns, other.pid_ns) or self.pid_ns == other.pid_ns)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/<pid>/stat says."""
+
+    name: str
+    state: str
+    parent: int
+    start_ticks: int
 
 
 @cache
@@ -38,25 +62,73 @@ def boot_id() -> str:
 
 def identify(pid: int) -> Identity | None:
     """Who `pid` is now, on this host; None when it is gone (a zombie is gone)."""
-    fields = _stat(pid)
-    if fields is None or fields[0] in _DEAD_STATES:
+    # /proc may be the host's inside a namespace: there our own number is somebody else's, and only `self` is us.
+    stat = read_stat("self" if pid == os.getpid() else pid)
+    if stat is None or stat.state in _DEAD_STATES:
         return None
-    return Identity(pid, int(fields[19]), boot_id(), host_name())
+    return Identity(pid, stat.start_ticks, boot_id(), host_name(), pid_namespace())
 
 
 def is_alive(identity: Identity) -> bool | None:
-    """Whether exactly this process still runs; None when it is on another host and cannot be seen from here."""
+    """Whether exactly this process still runs; None when it cannot be seen from here: another host, a container's."""
+    if identity.pid_ns not in (0, pid_namespace()) and identity.boot_id == boot_id():
+        return True if find_outside(identity) is not None else None
     if identity.host != host_name():
         return None
     if identity.boot_id != boot_id():
         return False
-    return identify(identity.pid) == identity
+    return identity.is_same(identify(identity.pid))
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/<pid>/stat from the third on; the second may hold spaces and parentheses."""
+@cache
+def pid_namespace() -> int:
+    """The inode of this process's PID namespace, 0 where /proc does not say."""
+    return _inode(Path("/proc/self/ns/pid"))
+
+
+def namespace_pids() -> tuple[int, ...]:
+    """Our own pid in every namespace from the one that /proc shows to its own; more than one in a container."""
+    return _nspid("self")
+
+
+def find_outside(identity: Identity) -> int | None:
+    """The pid that a process of an inner PID namespace has here; None when it is gone or not below us."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        pids = _nspid(entry.name)
+        if len(pids) < 2 or pids[-1] != identity.pid:
+            continue
+        stat = read_stat(int(entry.name))
+        if stat is None or stat.state in _DEAD_STATES or stat.start_ticks != identity.start_ticks:
+            continue
+        if _inode(entry / "ns" / "pid") in (0, identity.pid_ns):  # 0: not ours to look at, the rest must do
+            return int(entry.name)
+    return None
+
+
+def read_stat(pid: int | Literal["self"]) -> Stat | None:
+    """/proc/<pid>/stat, None when it is gone. The name may hold spaces and parentheses."""
     text = _read(Path(f"/proc/{pid}/stat"))
-    return text[text.rindex(")") + 2 :].split() if ")" in text else None
+    if ")" not in text:
+        return None
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    fields = text[text.rindex(")") + 2 :].split()  # from the third field of proc(5) on
+    return Stat(name, fields[0], int(fields[1]), int(fields[19]))
+
+
+def _nspid(pid: str) -> tuple[int, ...]:
+    for line in _read(Path(f"/proc/{pid}/status")).splitlines():
+        if line.startswith("NSpid:"):
+            return tuple(int(number) for number in line.split()[1:])
+    return ()
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _read(path: Path) -> str:

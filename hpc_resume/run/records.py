@@ -46,6 +46,7 @@ class PidRecord:
     job_id: str
     restart_count: int
     signal: str
+    chain: tuple[str, ...] = ()  # names from the launcher down to this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,18 @@ class Fields:
 
     def identity(self) -> Identity:
         """The process that the record names."""
-        return Identity(self.whole("pid"), self.whole("start_ticks"), self.text("boot_id"), self.text("host"))
+        return Identity(
+            self.whole("pid"),
+            self.whole("start_ticks"),
+            self.text("boot_id"),
+            self.text("host"),
+            self.whole("pid_ns"),
+        )
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """The strings of the list under `key`."""
+        value = self.values.get(key)
+        return tuple(word for word in value if isinstance(word, str)) if isinstance(value, list) else ()
 
 
 def read_fields(path: Path) -> Fields | None:
@@ -170,7 +182,14 @@ def parse_attempt(f: Fields) -> AttemptRecord:
 
 def parse_pid(f: Fields) -> PidRecord:
     """pids/<host>.<rank>.json."""
-    return PidRecord(f.identity(), f.whole("rank", -1), f.text("job_id"), f.whole("restart_count"), f.text("signal"))
+    return PidRecord(
+        f.identity(),
+        f.whole("rank", -1),
+        f.text("job_id"),
+        f.whole("restart_count"),
+        f.text("signal"),
+        f.words("chain"),
+    )
 
 
 def parse_outcome(f: Fields) -> OutcomeRecord:

@@ -67,6 +67,11 @@ class AttemptDir:
         return self.path / contract.METRICS_FILE
 
     @property
+    def warning_file(self) -> Path:
+        """When the end comes, as the launcher knows it."""
+        return self.path / contract.WARNING_FILE
+
+    @property
     def pids_dir(self) -> Path:
         """One record per process that announced itself."""
         return self.path / contract.PIDS_DIR
@@ -79,6 +84,10 @@ class AttemptDir:
     def pid_file(self, host: str, rank: int | str) -> Path:
         """`rank` is a number, or contract.CHILD_RECORD for the launcher's own record."""
         return self.pids_dir / f"{host}.{rank}.json"
+
+    def stacks_file(self, host: str, pid: int) -> Path:
+        """Where every thread of a process was when no boundary came."""
+        return self.path / f"{contract.STACKS_PREFIX}{host}.{pid}.txt"
 
     def events_file(self, host: str, pid: int) -> Path:
         """Events of one process."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpc_resume.checkpoints.layout import check_component_name
 from hpc_resume.errors import RunStateError, UsageError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from hpc_resume.checkpoints import Component
     from hpc_resume.checkpoints.store import Loaded, Store
+
+_MEASURED: Final = 3  # saves; one slow moment of the file system must not rule out the last save of a long run
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Saver:
         self._sealed = False
         self._idle = threading.Event()
         self._idle.set()
+        self._seconds: deque[float] = deque(maxlen=_MEASURED)
         self.in_flight: InFlight | None = None  # any thread may look: the watchdog's and the writer's do
         self.published = loaded.newest.step if loaded.newest else 0  # 0: a fresh start is always there
 
@@ -104,7 +108,14 @@ class Saver:
         self.published = step
         for warning in receipt.warnings:
             self._say(warning)
-        self._note("saved", step=step, seconds=round(time.monotonic() - started, 6), trigger=trigger)
+        seconds = time.monotonic() - started
+        self._seconds.append(seconds)
+        self._note("saved", step=step, seconds=round(seconds, 6), trigger=trigger)
+
+    @property
+    def measured(self) -> float | None:
+        """What a save takes, seconds: the longest of the last few; None before the first."""
+        return max(self._seconds, default=None)
 
     def wait(self, seconds: float) -> bool:
         """Wait, in any thread, until no save is in flight; False when one still is after `seconds`."""

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpc_resume.errors import UsageError
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One signal; `at` is time.monotonic()."""
+    """One signal; `at` is time.monotonic(), `t` the same moment in epoch seconds."""
 
     signum: int
     at: float
+    t: float = field(default_factory=time.time)
 
     @property
     def name(self) -> str:
@@ -37,7 +38,7 @@ class Received:
 class Recorder:
     """The warnings of this process. `first` is all that a step boundary looks at, and decides the exit code."""
 
-    __slots__ = ("_pid", "_previous", "count", "first", "second")
+    __slots__ = ("_in_chain", "_pid", "_previous", "count", "first", "second")
 
     def __init__(self) -> None:
         self.first: Received | None = None
@@ -45,9 +46,15 @@ class Recorder:
         self.count = 0
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
+        self._in_chain: set[int] = set()
+
+    @property
+    def signums(self) -> tuple[int, ...]:
+        """What was taken over."""
+        return tuple(self._previous)
 
     def install(self, signums: Iterable[int]) -> None:
-        """Take over `signums`; what was there before is called after us.
+        """Take over `signums`; what was there before is called after us. Those that are ours already stay so.
 
         Raises UsageError outside the main thread: Python installs handlers nowhere else.
         """
@@ -57,14 +64,34 @@ class Recorder:
                 " wandb.agent(function=...) the function runs in a thread: start `wandb agent SWEEP` with a script"
                 " instead, or open the run (`with hpc_resume.Run()`) in the main thread and train in it"
             )
-        wanted = dict.fromkeys(signums)
+        wanted = [signum for signum in dict.fromkeys(signums) if signum not in self._previous]
         for signum in wanted:
             self._previous[signum] = signal.signal(signum, self._record)
         # A mask is inherited over exec: a wrapper that blocks the signal would keep the warning from us for ever.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
         _own(self)
         # Registered now, it runs after the atexit functions of everything that the training imports later.
+        atexit.unregister(self._deafen)
         atexit.register(self._deafen)
+
+    def is_in_place(self, signum: int) -> bool:
+        """Whether our handler still is the one that Python would call; from any thread."""
+        return signum in self._previous and signal.getsignal(signum) == self._record
+
+    def reclaim(self) -> list[tuple[int, str]]:
+        """Take back what others have taken over since, and call them after us: (signal, who it was) for each.
+
+        In the main thread only. Without it a library that installs its own handler late would keep the warning.
+        """
+        found = []
+        for signum in self._previous:
+            there = signal.getsignal(signum)
+            if there == self._record:
+                continue
+            found.append((signum, name_of(there)))
+            self._previous[signum] = there
+            signal.signal(signum, self._record)
+        return found
 
     def release(self, *, leaving: bool) -> None:
         """Put the previous handlers back, where ours are still the ones in place.
@@ -102,6 +129,8 @@ class Recorder:
     def _record(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             return  # a child in the moment between its fork and `disown`
+        if signum in self._in_chain:
+            return  # one that was chained calls us in turn
         self.count += 1
         if self.first is None:
             self.first = Received(signum, time.monotonic())
@@ -110,7 +139,24 @@ class Recorder:
         previous = self._previous.get(signum)
         if callable(previous):
             chained: Callable[[int, FrameType | None], object] = previous
-            chained(signum, frame)
+            self._in_chain.add(signum)
+            try:
+                chained(signum, frame)
+            finally:
+                self._in_chain.discard(signum)
+
+
+def name_of(handler: object) -> str:
+    """Who a handler is, as a person would look for it: module.qualname, or the system's word."""
+    if handler is None:
+        return "one that was not installed by Python"
+    if handler is signal.SIG_DFL:
+        return "the system's default"
+    if handler is signal.SIG_IGN:
+        return "`ignore`"
+    module = getattr(handler, "__module__", None) or type(handler).__module__
+    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    return f"{module}.{name}"
 
 
 _owner: Recorder | None = None  # os.register_at_fork cannot be undone: registered once, it asks who is in charge

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from hpc_resume.checkpoints.callables import CallablesComponent
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.run import early
 from hpc_resume.run.attempt import Attempt, refuse
 from hpc_resume.run.signals import Recorder
 
@@ -36,7 +37,7 @@ class Run:
         self._asked = Path(run_dir) if run_dir is not None else None
         self._every = every
         self._keep = keep
-        self._warnings = Recorder()
+        self._warnings = early.recorder() or Recorder()
         self._open: Attempt | None = None
         self._turn: int | None = None  # the index that steps() is at
         self._completed = 0
@@ -122,13 +123,15 @@ class Run:
         The end of the loop is saved too; a turn that is left by `break` is not.
         """
         attempt, warnings, clock = self._begun(), self._warnings, time.monotonic
+        guard = attempt.guard
         attempt.leave_if_warned(self._completed)
         try:
             for index in range(self._completed, total):
                 self._turn = index
                 yield index
                 self._completed = completed = index + 1
-                if warnings.first is not None or completed >= attempt.due_step or clock() >= attempt.due_time:
+                guard.passed = now = clock()
+                if warnings.first is not None or completed >= attempt.due_step or now >= attempt.due_time:
                     attempt.boundary(completed)
         finally:
             self._turn = None
@@ -147,7 +150,8 @@ class Run:
         if step < self._completed or (self._turn is not None and step - self._turn > 1):
             self._refuse_step(step)
         self._completed = step
-        if self._warnings.first is not None or step >= attempt.due_step or time.monotonic() >= attempt.due_time:
+        attempt.guard.passed = now = time.monotonic()
+        if self._warnings.first is not None or step >= attempt.due_step or now >= attempt.due_time:
             attempt.boundary(step)
 
     def log(self, metrics: Mapping[str, object], step: int | None = None) -> None:

@@ -1,0 +1,95 @@
+"""What the watchdog knows and does about an open run: say that it is slow, and leave when no boundary comes."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from hpc_resume.run.ending import Stopped, judge
+from hpc_resume.run.events import say
+from hpc_resume.run.process import host_name
+from hpc_resume.run.takeover import bounded, dump_stacks, exit_now
+from hpc_resume.run.watchdog import PATIENCE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hpc_resume.run.attempt import Attempt
+    from hpc_resume.run.ending import Ending
+    from hpc_resume.run.signals import Received
+
+
+class Guard:
+    """The watchdog's view of one attempt. `passed` and `begun` are written by the main thread, read by the watchdog."""
+
+    patience = PATIENCE
+
+    def __init__(self, attempt: Attempt, launcher_ns: int) -> None:
+        self._attempt = attempt
+        self.environment = attempt.environment
+        self.launcher_ns = launcher_ns
+        self.passed = time.monotonic()
+        self.begun = False
+
+    @property
+    def warning_file(self) -> Path | None:
+        """The launcher's, where there is a launcher."""
+        return self._attempt.opening.attempt_dir.warning_file if self.environment.launched else None
+
+    def note(self, event: str, **data: object) -> None:
+        """Into this process's events file."""
+        self._attempt.note(event, **data)
+
+    def slow(self, seconds: float) -> None:
+        """A warning now would find no boundary in time."""
+        lead = self.environment.lead or 0
+        self.note("slow_boundary", seconds=round(seconds, 1), lead=lead)
+        say(
+            f"no step boundary for {seconds:.0f} s, and a warning comes only {lead:g} s before the end: it would be"
+            " missed. Call run.checkpoint_point() more often, or raise preemption.lead in job.yaml above"
+            f" {seconds:.0f}s"
+        )
+
+    def take_over(self, received: Received, hard_at: float) -> None:
+        """Mark, dump, wait for a save in flight, write the outcome, leave: each bounded by what is left."""
+        attempt, ending = self._attempt, _ending(received)
+        if self.begun:
+            self._tell_stuck(received, hard_at)
+        else:
+            say(f"SIG{received.name} before the first step: nothing new to save, leaving at once")
+        bounded(attempt.trackers.mark_preempting, _share(hard_at, 0.4))
+        if attempt.saver.in_flight is not None:
+            attempt.saver.wait(_share(hard_at, 0.8))
+        bounded(lambda: attempt.write_ending(ending, attempt.saver.published, stuck=self.begun), _share(hard_at, 0.5))
+        exit_now(ending.code)
+
+    def leave_hard(self, received: Received) -> None:
+        """The last half second: say in what state the run is, and go."""
+        attempt, ending = self._attempt, _ending(received)
+        if not attempt.opening.attempt_dir.outcome_file.exists():
+            bounded(lambda: attempt.write_ending(ending, attempt.saver.published, late=True), 0.3)
+        exit_now(ending.code)
+
+    def _tell_stuck(self, received: Received, hard_at: float) -> None:
+        path = self._attempt.opening.attempt_dir.stacks_file(host_name(), os.getpid())
+        silent = time.monotonic() - received.at
+        dumped: list[bool] = []
+        bounded(lambda: dumped.append(dump_stacks(path)), _share(hard_at, 0.2))
+        where = f"; where every thread was is in {path}" if dumped == [True] else ""
+        self.note("stuck", seconds=round(silent, 3), left=round(hard_at - time.time(), 3), stacks=path.name)
+        bounded(
+            lambda: say(
+                f"no step boundary in {silent:.1f} s since SIG{received.name}: leaving without one, before the job is"
+                f" killed; it goes on from step {self._attempt.saver.published}{where}"
+            ),
+            0.2,
+        )
+
+
+def _ending(received: Received) -> Ending:
+    return judge(Stopped(received.signum, 0), {})
+
+
+def _share(hard_at: float, part: float) -> float:
+    return max(0.0, hard_at - time.time()) * part

@@ -12,6 +12,7 @@ this file imports nothing and each name is fetched at its first use.
 TYPE_CHECKING = False  # type checkers take a variable of this name as true; importing typing is what we avoid
 
 if TYPE_CHECKING:
+    from hpc_resume.checkpoints.randomness import rng
     from hpc_resume.errors import (
         CheckpointError,
         ConfigError,
@@ -38,6 +39,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "resumable",
+    "rng",
 ]
 
 _HOMES = {
@@ -51,6 +53,7 @@ _HOMES = {
     "Stopped": "hpc_resume.run.ending",
     "UsageError": "hpc_resume.errors",
     "resumable": "hpc_resume.run.resumable",
+    "rng": "hpc_resume.checkpoints.randomness",
 }
 
 

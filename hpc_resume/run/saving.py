@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from hpc_resume.checkpoints.layout import check_component_name
 from hpc_resume.errors import RunStateError, UsageError
 from hpc_resume.run.ending import describe
+from hpc_resume.run.forgotten import forgotten, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hpc_resume.checkpoints import Component
-    from hpc_resume.checkpoints.store import Loaded, Store
+    from hpc_resume.checkpoints.store import Loaded, Published, Store
 
 _MEASURED: Final = 3  # saves; one slow moment of the file system must not rule out the last save of a long run
 
@@ -83,9 +84,24 @@ class Saver:
             return
         self._sealed = True
         if self._loaded is not None:
-            forgotten = sorted(set(self._loaded.manifest.components) - set(self._components))
-            if forgotten:
-                raise self._mismatch(f"nothing is registered as {', '.join(forgotten)}")
+            unknown = sorted(set(self._loaded.manifest.components) - set(self._components))
+            if unknown:
+                raise self._mismatch(f"nothing is registered as {', '.join(unknown)}")
+            self._restore_last(self._loaded)
+        self._name_forgotten()
+
+    def _restore_last(self, loaded: Published) -> None:
+        """What the script itself changed since the registration: random numbers that it drew."""
+        for name, component in self._components.items():
+            if getattr(getattr(component, "source", None), "restore_last", False):
+                component.load(loaded.directory, name, loaded.manifest.components[name])
+
+    def _name_forgotten(self) -> None:
+        sources = {name: getattr(component, "source", None) for name, component in self._components.items()}
+        self._note("registered", components={name: kind_of(name, source) for name, source in sources.items()})
+        for what, words in forgotten(sources) if self._may_write else ():
+            self._say(words)
+            self._note("forgotten", what=what)
 
     def save(self, step: int, trigger: str) -> None:
         """Publish `step` unless it is the last published one.

@@ -73,7 +73,14 @@ def check_kills(start, tmp_path: Path, trials: int, seed: int) -> None:
         if published:
             assert newest.step >= published
             assert decode((newest.directory / "state.json").read_bytes())["step"] == newest.step
-        assert len([path for path in run.checkpoints_dir.iterdir() if path.name.count(".") == 0]) <= 3
+    last = start(TRAIN, HPC_RESUME_RUN_DIR=str(run.path))
+    for _ in range(3):
+        last.wait_line("published")
+    last.signal(signal.SIGTERM)
+    assert last.code() == 143
+    newest = load(run).step
+    names = sorted(path.name for path in run.checkpoints_dir.iterdir())
+    assert names == [f"step-{step:08d}" for step in (newest - 1, newest)], "what the killed ones left is gone"
 
 
 def test_kill_at_random_moments_loses_nothing_that_was_published(start, tmp_path):

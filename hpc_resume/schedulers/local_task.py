@@ -119,8 +119,10 @@ class LocalTask:
         """The attempt of the batch shell that runs now; None until it has written who it is."""
         newest = self.run_dir.newest_attempt()
         record = newest.attempt() if newest else None
-        ours = self._shell is not None and record is not None and record.process == self._shell.identity
-        return newest if ours else None
+        if newest is None or record is None or self._shell is None or self._shell.identity is None:
+            return None
+        ours, recorded = self._shell.identity, record.process  # of one host and boot: we have started it
+        return newest if (recorded.pid, recorded.start_ticks) == (ours.pid, ours.start_ticks) else None
 
     def _deliver(self, shell: BatchShell) -> None:
         """Not before the attempt is on disk: until its traps are set, a signal would just kill the shell."""

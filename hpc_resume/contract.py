@@ -56,6 +56,7 @@ ENV_ARRAY_TASK: Final = "HPC_RESUME_ARRAY_TASK"  # the array task's index; unset
 RUN_FILE: Final = "run.json"  # who and what; written once, by who creates the run
 FINISHED_FILE: Final = "finished.json"  # written by the launcher, or by rank 0 where there is none
 LOCK_FILE: Final = "run.lock"  # one process at a time continues a run
+LEASE_DIR: Final = "lease"  # 00000003: the third process that continues the run; .base: the step it went on from
 LATEST_FILE: Final = "latest"  # one line: the name of the newest published checkpoint
 CHECKPOINTS_DIR: Final = "checkpoints"
 STEP_PREFIX: Final = "step-"  # step-00001200: the state after 1200 completed steps

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import stat
-import zlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from hpc_resume.checkpoints import layout
+from hpc_resume.checkpoints.sums import Sum, sum_files
 from hpc_resume.contract import FORMAT_VERSION, MANIFEST_FILE, VERSION
 from hpc_resume.durable import sync_directory
 from hpc_resume.errors import CheckpointError, RunStateError
@@ -17,7 +21,6 @@ from hpc_resume.errors import CheckpointError, RunStateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_BLOCK: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 64 << 20  # bytes; a manifest beyond that is not ours
 _NO_FOLLOW: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -33,13 +36,20 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The last file written into a checkpoint; `created` is epoch seconds."""
+    """The last file written into a checkpoint; `created` is epoch seconds, `world_size` 0 where nobody knows."""
 
     step: int
     attempt: int
     created: float
     components: Mapping[str, str]
     files: tuple[StoredFile, ...]
+    generation: int = 0
+    world_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
 
     def encode(self) -> bytes:
         """One line of JSON."""
@@ -50,33 +60,50 @@ class Manifest:
             "components": dict(self.components),
             "created": self.created,
             "attempt": self.attempt,
+            "generation": self.generation,
+            "world_size": self.world_size,
             "hpc_resume": VERSION,
+            "versions": _versions(),
         }
         return (json.dumps(record) + "\n").encode()
 
 
 class BrokenError(Exception):
-    """A checkpoint is not what its manifest says; the message is the reason. Never leaves the store."""
+    """A checkpoint is not what its manifest says; the message is the reason. Never leaves the store.
+
+    `lasting` is False where it could not be read, which may be different the next time.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
 
 
-def describe(directory: Path) -> tuple[StoredFile, ...]:
-    """Sync and sum every file below `directory`, and make its names durable.
+def describe(directory: Path, known: Mapping[Path, Sum]) -> tuple[StoredFile, ...]:
+    """Sync every file below `directory`, sum those that are not `known` yet, and make the names durable.
 
-    Raises CheckpointError for anything but plain files and directories: a link could point out of the run
+    Raises OSError; CheckpointError for anything but plain files and directories: a link could point out of the run
     directory, and would be gone or changed when the checkpoint is read.
     """
-    found: list[StoredFile] = []
+    paths: list[Path] = []
+    parents: list[Path] = []
     for parent, names, files in os.walk(directory, topdown=False):
-        for name in files:
-            path = Path(parent, name)
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise CheckpointError(f"{path}: a checkpoint holds plain files only; save a copy instead of a link")
-            size, crc = _sum(path, sync=True)
-            found.append(StoredFile(path.relative_to(directory).as_posix(), size, crc))
+        paths += [Path(parent, name) for name in files]
+        parents.append(Path(parent))
         if any(Path(parent, name).is_symlink() for name in names):
             raise CheckpointError(f"{parent}: a checkpoint holds no links to directories; save a copy instead")
-        Path(parent).chmod(stat.S_IRWXU)
-        sync_directory(Path(parent))
+    paths = [path for path in paths if path.parent != directory or layout.parse_uncommitted(path.name) is None]
+    for path in paths:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise CheckpointError(f"{path}: a checkpoint holds plain files only; save a copy instead of a link")
+    sums = sum_files(paths, known=known, sync=True)
+    for made in parents:
+        made.chmod(stat.S_IRWXU)
+        sync_directory(made)
+    found = (
+        StoredFile(p.relative_to(directory).as_posix(), s.size, f"{s.crc32:08x}")
+        for p, s in zip(paths, sums, strict=True)
+    )
     return tuple(sorted(found, key=lambda file: file.path))
 
 
@@ -90,7 +117,7 @@ def read(directory: Path) -> Manifest:
         record = dict(json.loads(_read_small(path)))
         version = int(record["version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}") from error
+        raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}", lasting=_lasting(error)) from error
     if version > FORMAT_VERSION:
         raise RunStateError(
             f"{path}: format version {version}, this is hpc_resume {VERSION} which reads up to {FORMAT_VERSION};"
@@ -99,22 +126,25 @@ def read(directory: Path) -> Manifest:
     return _parse(record)
 
 
-def verify(directory: Path, manifest: Manifest) -> None:
-    """Raise BrokenError unless every file is there with its size and its sum."""
+def verify(directory: Path, manifest: Manifest, *, checksums: bool = True) -> None:
+    """Raise BrokenError unless every file is there with its size and, with `checksums`, every byte of it."""
     for file in manifest.files:
         try:
             size = _size(directory, file.path)
         except OSError as error:
-            raise BrokenError(f"{file.path}: {_reason(error)}") from error
+            raise BrokenError(f"{file.path}: {_reason(error)}", lasting=_lasting(error)) from error
         if size != file.size:
             raise BrokenError(f"{file.path}: {size} bytes where the manifest says {file.size}")
-    for file in manifest.files:
-        try:
-            _, crc = _sum(directory / file.path, sync=False)
-        except OSError as error:
-            raise BrokenError(f"{file.path}: {_reason(error)}") from error
-        if crc != file.crc32:
-            raise BrokenError(f"{file.path}: checksum {crc} where the manifest says {file.crc32}")
+    if not checksums:
+        return
+    try:
+        sums = sum_files([directory / file.path for file in manifest.files])
+    except OSError as error:
+        place = os.path.relpath(error.filename, directory) if error.filename else "a file"
+        raise BrokenError(f"{place}: {_reason(error)}", lasting=_lasting(error)) from error
+    for file, found in zip(manifest.files, sums, strict=True):
+        if f"{found.crc32:08x}" != file.crc32:
+            raise BrokenError(f"{file.path}: checksum {found.crc32:08x} where the manifest says {file.crc32}")
 
 
 def _parse(record: Mapping[str, object]) -> Manifest:
@@ -126,13 +156,14 @@ def _parse(record: Mapping[str, object]) -> Manifest:
         components = {str(k): str(v) for k, v in record["components"].items()}  # type: ignore[attr-defined]
         step, attempt = int(str(record["step"])), int(str(record.get("attempt", 0)))
         created = float(str(record.get("created", 0.0)))
+        generation, world_size = (int(str(record.get(key, 0))) for key in ("generation", "world_size"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}") from error
     for file in files:
         parts = PurePosixPath(file.path).parts
         if not parts or file.path.startswith("/") or ".." in parts:
             raise BrokenError(f"{MANIFEST_FILE}: {file.path!r} is outside the checkpoint")
-    return Manifest(step, attempt, created, components, files)
+    return Manifest(step, attempt, created, components, files, generation, world_size)
 
 
 def _size(directory: Path, relative: str) -> int:
@@ -157,20 +188,15 @@ def _read_small(path: Path) -> bytes:
     return data
 
 
-def _sum(path: Path, *, sync: bool) -> tuple[int, str]:
-    descriptor = os.open(path, _NO_FOLLOW)
-    try:
-        if sync:
-            os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)
-            os.fsync(descriptor)
-        size, crc, buffer = 0, 0, bytearray(_BLOCK)
-        view = memoryview(buffer)
-        while count := os.readv(descriptor, [buffer]):
-            crc = zlib.crc32(view[:count], crc)
-            size += count
-    finally:
-        os.close(descriptor)
-    return size, f"{crc:08x}"
+def _versions() -> dict[str, str]:
+    """What wrote it, for people who compare; torch only where the training has imported it."""
+    torch = getattr(sys.modules.get("torch"), "__version__", None)
+    return {"python": platform.python_version()} | ({"torch": str(torch)} if torch else {})
+
+
+def _lasting(error: Exception) -> bool:
+    """A file that is gone or not ours stays so; a disk or network that fails may come back."""
+    return not isinstance(error, OSError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 
 def _reason(error: Exception) -> str:

@@ -1,58 +1,42 @@
 """What is published is whole, and the last good checkpoint is never given up for one that is not published yet.
 
-Publish: write into `step-N.tmp.<writer>`, sum and sync the files, write the manifest, sync, rename, sync the parent,
-replace `latest`; only then are older ones pruned. A directory is the unit of the rename, so a reader sees all of it or
-nothing. Removal goes through a rename too: a kill in the middle leaves nothing that looks like a checkpoint.
-Not promised here: that one writer at a time is at work (the run's lock does that).
+Publish: write into `step-N.tmp.<generation>`, sum and sync the files, write the manifest, sync, rename, sync the
+parent, replace `latest`; only then are older ones pruned. Where directories cannot be renamed, the manifest is the
+commit (placing). Load: the highest generation goes first, then the highest step; what does not verify is passed over.
+A writer whose generation is no longer the highest raises RunHeldError before the rename, before `latest`, before every
+removal; what slips through between is void by its generation (generations).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
-import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints import Component, layout, manifest
+from hpc_resume.checkpoints.catalogue import Catalogue, Loaded, Published, Skipped
+from hpc_resume.checkpoints.generations import Generations
 from hpc_resume.checkpoints.manifest import BrokenError, Manifest
-from hpc_resume.contract import MANIFEST_FILE
-from hpc_resume.durable import DIR_MODE, sync_directory, write_atomic, write_new
-from hpc_resume.errors import CheckpointError, RunStateError
+from hpc_resume.checkpoints.placing import ByManifest, ByRename, Placing, probe, uncommitted_by
+from hpc_resume.checkpoints.refusals import explain
+from hpc_resume.checkpoints.retention import Retention
+from hpc_resume.checkpoints.sink import collected
+from hpc_resume.contract import LEASE_DIR
+from hpc_resume.durable import DIR_MODE, write_atomic, write_new
+from hpc_resume.errors import CheckpointError, RunHeldError, RunStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from hpc_resume.checkpoints.sums import Sum
+
+_MUST_VERIFY: Final = 2  # the newest may turn out unreadable on the next node
 _NAME_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A checkpoint that was seen whole."""
-
-    step: int
-    directory: Path
-    manifest: Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A checkpoint that was not used, and why."""
-
-    directory: Path
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a start found: the newest whole checkpoint (None: there is none), and the newer ones passed over."""
-
-    newest: Published | None
-    skipped: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,136 +47,255 @@ class Receipt:
     warnings: tuple[str, ...]
 
 
-class Store:
-    """The checkpoints of one run, as one process sees them."""
+@dataclass(slots=True)
+class Draft:
+    """A save that is being written into `directory`; nobody reads it before the commit."""
 
-    def __init__(self, root: Path, latest: Path, *, attempt: int, keep: int) -> None:
+    step: int
+    directory: Path
+    components: dict[str, str] = field(default_factory=dict)
+    sums: dict[Path, Sum] = field(default_factory=dict)
+
+    def add(self, name: str, save: Callable[[Path, str], str]) -> None:
+        """Let `save` write the component `name`; what it raises is passed on."""
+        with collected() as sums:
+            self.components[name] = save(self.directory, name)
+        self.sums |= sums
+
+
+class Store:
+    """The checkpoints of one run, as one process sees them.
+
+    Args:
+        root: the directory of the checkpoints; its parent must be there.
+        latest: the file that names the newest; None: there is none (a fast tier).
+        attempt: goes into the manifests.
+        keep: how many stay.
+        keep_every: and each whose step is a multiple of this; 0: no others.
+        generation: what this process has claimed; 0: it claimed nothing, and must be the only one.
+        generations: the log of claims, `lease/` beside `latest` unless told.
+        world_size: processes of the training, for the manifests; 0: unknown.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        latest: Path | None,
+        *,
+        attempt: int,
+        keep: int,
+        keep_every: int = 0,
+        generation: int = 0,
+        generations: Generations | None = None,
+        world_size: int = 0,
+    ) -> None:
         self._root = root
         self._latest = latest
         self._attempt = attempt
-        self._keep = max(2, keep)  # the one before stays: the newest may turn out unreadable on the next node
-        self._writer = f"{attempt}-{os.getpid()}"
-        self._broken: set[str] = set()
+        self._retention = Retention(keep, keep_every)
+        self._generation = generation
+        self._log = generations or Generations((latest or root).parent / LEASE_DIR)
+        self._world_size = world_size
+        self._placing: Placing | None = None
+        self._catalogue = Catalogue(root, self._log)
 
-    def load(self) -> Loaded:
-        """The newest checkpoint that verifies. Nothing is changed, nothing is deleted.
+    def load(self, *, checksums: bool = True) -> Loaded:
+        """The newest checkpoint that counts and verifies; see Catalogue.load. Nothing is changed."""
+        return self._catalogue.load(checksums=checksums)
 
-        Raises RunStateError when checkpoints/ is a link, or a newer hpc_resume wrote the newest one.
+    def set_aside(self, skipped: Skipped) -> Path | None:
+        """Rename what Loaded.skipped names and put the reason into it, as broken.txt; its new place, None if it stays.
+
+        Only for who continues the run. What could not be read may be whole the next time and stays where it is.
         """
-        skipped: list[Skipped] = []
-        for step, directory in self._published():
-            try:
-                found = self._verify(step, directory)
-            except BrokenError as error:
-                self._broken.add(directory.name)
-                skipped.append(Skipped(directory, str(error)))
-                continue
-            return Loaded(found, tuple(skipped))
-        return Loaded(None, tuple(skipped))
+        step = layout.parse_step(skipped.directory.name)
+        if not skipped.lasting or step is None:
+            return None
+        try:
+            self._check_generation()
+            place = self._aside(step, skipped.directory)
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):  # the run says it too
+            write_new(place / layout.REASON_FILE, f"{skipped.reason}\n".encode())
+        return place
 
-    def clear_leftovers(self) -> None:
-        """Remove what killed writers left. Only for who holds the run's lock: a live writer's looks the same."""
-        for name in self._names():
-            if layout.is_leftover(name):
-                shutil.rmtree(self._root / name, ignore_errors=True)
+    # --- publish --------------------------------------------------------------------------------------------------
 
     def publish(self, step: int, components: Mapping[str, Component]) -> Receipt:
         """Save every component as `step` and make that the newest checkpoint.
 
         Raises CheckpointError when the disk refuses; then what was published before is untouched, and nothing of
-        this save is left. What a component's own code raises is passed on, with the same promise.
+        this save is left. RunHeldError when another process has taken the run over. What a component's own code
+        raises is passed on, with the same promise.
         """
-        temporary = self._root / layout.temporary_name(step, self._writer)
+        draft = self.begin(step)
+        try:
+            for name, component in components.items():
+                draft.add(name, component.save)
+        except BaseException as error:
+            self.abandon(draft)
+            if isinstance(error, OSError):
+                raise self._refused(error) from error
+            raise
+        return self.commit(draft)
+
+    def begin(self, step: int) -> Draft:
+        """A place to write `step` into, to be given to `commit` or `abandon`. Raises CheckpointError, RunHeldError."""
         try:
             self._root.mkdir(DIR_MODE, exist_ok=True)
-            self._refuse_link()
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(DIR_MODE)
-            made = self._write(step, components, temporary)
-            final = self._make_way(step)
-            temporary.rename(final)
-            sync_directory(self._root)
+            self._catalogue.refuse_link()
+            self._check_generation()
+            placing = self._placing = self._placing or self._choose_placing()
+            if isinstance(placing, ByManifest):
+                self._make_way(step)
+            return Draft(step, placing.begin(step))
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def commit(self, draft: Draft) -> Receipt:
+        """Publish what was written into `draft`. Raises as `publish` does; nothing of the draft is left then."""
+        assert self._placing is not None  # noqa: S101 - `begin` chose it
+        final = self._root / layout.step_name(draft.step)
+        try:
+            files = manifest.describe(draft.directory, draft.sums)
+            made = Manifest(
+                draft.step,
+                self._attempt,
+                round(time.time(), 3),
+                draft.components,
+                files,
+                self._generation,
+                self._world_size,
+            )
+            self._check_generation()
+            if draft.directory != final:
+                self._make_way(draft.step)
+            self._placing.commit(draft.directory, final, made.encode())
         except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self.abandon(draft)
             if isinstance(error, OSError):
-                raise CheckpointError(_advice(error, self._root)) from error
+                raise self._refused(error) from error
             raise
-        warnings = [*self._point_latest(step), *self._prune()]
-        return Receipt(Published(step, final, made), tuple(warnings))
+        self._catalogue.verified.add(final.name)
+        self._catalogue.void.discard(final.name)
+        self._check_generation()
+        warnings = [*self._point_latest(draft.step), *self._prune(draft.step)]
+        return Receipt(Published(draft.step, final, made), tuple(warnings))
+
+    def abandon(self, draft: Draft) -> None:
+        """Leave nothing of `draft`, as far as the disk allows; the next holder of the run collects the rest."""
+        shutil.rmtree(draft.directory, ignore_errors=True)
 
     def point_latest(self, step: int) -> tuple[str, ...]:
         """Make `latest` say `step`; what went wrong, if anything did."""
         return tuple(self._point_latest(step))
 
-    def _write(self, step: int, components: Mapping[str, Component], directory: Path) -> Manifest:
-        backends = {name: component.save(directory, name) for name, component in components.items()}
-        files = manifest.describe(directory)
-        made = Manifest(step, self._attempt, round(time.time(), 3), backends, files)
-        write_new(directory / MANIFEST_FILE, made.encode())
-        sync_directory(directory)
-        return made
+    def clear_leftovers(self, is_dead: Callable[[int], bool] = lambda _generation: True) -> None:
+        """Remove what dead writers left half-written or half-removed; `is_dead` judges a generation.
 
-    def _make_way(self, step: int) -> Path:
-        """The final name, free: who is there did not verify, or this step would not be saved again."""
+        To be called before the first publish. Without `is_dead` all of them: for who knows that nobody else writes.
+        """
+        for name in self._catalogue.names():
+            path = self._root / name
+            writer = layout.leftover_generation(name)
+            if writer is None and layout.parse_step(name) is not None and not _is_committed(path):
+                writer = uncommitted_by(path)
+            if writer is not None and is_dead(writer):
+                shutil.rmtree(path, ignore_errors=True)
+
+    # --- the parts ------------------------------------------------------------------------------------------------
+
+    def _choose_placing(self) -> Placing:
+        trusted = probe(self._root).atomic
+        return ByRename(self._root, self._generation) if trusted else ByManifest(self._root, self._generation)
+
+    def _make_way(self, step: int) -> None:
+        """Free the final name: who is there did not verify, or is void, or this step would not be saved again."""
         final = self._root / layout.step_name(step)
-        number = 1
         while os.path.lexists(final):
+            if uncommitted_by(final) is not None and not _is_committed(final):
+                shutil.rmtree(final)
+                continue
+            aside = self._aside(step, final)
+            if _generation_of(aside) > self._generation:  # published between our look at the log and now
+                aside.rename(final)
+                raise self._held(_generation_of(final))
+
+    def _aside(self, step: int, directory: Path) -> Path:
+        number = 1
+        while True:
+            place = self._root / layout.broken_name(step, number)
             try:
-                final.rename(self._root / layout.broken_name(step, number))
+                if not os.path.lexists(place):  # a rename replaces an empty directory, and a file
+                    return directory.rename(place)
             except OSError as error:
                 if error.errno not in _NAME_TAKEN:
                     raise
             number += 1
-        self._broken.discard(final.name)
-        return final
 
     def _point_latest(self, step: int) -> list[str]:
+        if self._latest is None:
+            return []
         try:
             write_atomic(self._latest, f"{layout.step_name(step)}\n".encode())
+            self._check_generation()
         except OSError as error:
             return [f"{self._latest}: {error.strerror or error}; the checkpoint itself is published"]
+        except RunHeldError:
+            # Stopped between the look and the write: what our successor had written there is put back.
+            newest = max(self._catalogue.survey()[0], key=lambda published: published.rank)
+            write_atomic(self._latest, f"{newest.directory.name}\n".encode())
+            raise
         return []
 
-    def _prune(self) -> list[str]:
-        good = [(step, path) for step, path in self._published() if path.name not in self._broken]
-        problems = []
-        for step, directory in good[self._keep :]:
-            trash = self._root / layout.trash_name(step, self._writer)
+    def _prune(self, newest: int) -> list[str]:
+        """Remove what need not stay. The two newest that count have been written by us, or read in full."""
+        assert self._placing is not None  # noqa: S101 - a publish came before
+        problems: list[str] = []
+        sound: list[int] = []
+        for step, directory in self._catalogue.published():
+            if step > newest or directory.name in self._catalogue.void:
+                continue
+            if len(sound) >= _MUST_VERIFY or self._catalogue.is_verified(step, directory):
+                sound.append(step)
+        for step in self._retention.superfluous(sound):
+            directory = self._root / layout.step_name(step)
+            self._check_generation()
             try:
-                directory.rename(trash)
-                shutil.rmtree(trash)
+                self._placing.remove(step, directory)
+                self._catalogue.verified.discard(directory.name)
             except OSError as error:
                 problems.append(f"{directory}: cannot be removed: {error.strerror or error}; remove it by hand")
         return problems
 
-    def _verify(self, step: int, directory: Path) -> Published:
-        if not stat.S_ISDIR(directory.lstat().st_mode):
-            raise BrokenError("not a directory of its own")
-        found = manifest.read(directory)
-        if found.step != step:
-            raise BrokenError(f"{MANIFEST_FILE}: it is of step {found.step}")
-        manifest.verify(directory, found)
-        return Published(step, directory, found)
+    def _check_generation(self) -> None:
+        """Raises RunHeldError when this process is no longer the one that continues the run."""
+        if (highest := self._log.highest()) > self._generation:
+            raise self._held(highest)
 
-    def _published(self) -> list[tuple[int, Path]]:
-        """Every name of a published checkpoint, newest first."""
-        steps = [(step, name) for name in self._names() if (step := layout.parse_step(name)) is not None]
-        return [(step, self._root / name) for step, name in sorted(steps, reverse=True)]
+    def _held(self, generation: int) -> RunHeldError:
+        owner = self._log.owner(generation)
+        who = f"pid {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
+        return RunHeldError(
+            f"{who} has taken this run over (generation {generation}, this process has {self._generation});"
+            " what it has published is not touched, and nothing of this process counts any more"
+        )
 
-    def _names(self) -> list[str]:
-        self._refuse_link()
-        try:
-            return [path.name for path in self._root.iterdir()]
-        except FileNotFoundError:
-            return []
-
-    def _refuse_link(self) -> None:
-        if self._root.is_symlink():
-            raise RunStateError(f"{self._root} is a link; move the checkpoints into the run directory itself")
+    def _refused(self, error: OSError) -> CheckpointError:
+        return CheckpointError(explain(error, self._root))
 
 
-def _advice(error: OSError, root: Path) -> str:
-    reason = error.strerror or str(error)
-    if error.errno in _DISK_FULL:
-        return f"{reason} below {root}: free space or quota there, or lower checkpoint.keep"
-    return f"{reason} below {root}"
+def _is_committed(directory: Path) -> bool:
+    try:
+        manifest.read(directory)
+    except (BrokenError, RunStateError):
+        return False
+    return True
+
+
+def _generation_of(directory: Path) -> int:
+    try:
+        return manifest.read(directory).generation
+    except (BrokenError, RunStateError):
+        return 0

@@ -164,7 +164,7 @@ def test_leftovers_go_and_everything_else_stays(store, root):
     for name in ("step-00000002.tmp.3-77", "step-00000001.trash.3-77", "step-00000003.broken-1", "notes", "step-12"):
         (root / name).mkdir()
         (root / name / "file").write_text("")
-    store.clear_leftovers()
+    store.clear_leftovers(lambda generation: True)
     assert sorted(path.name for path in root.iterdir()) == [
         "notes",
         "step-00000001",
@@ -215,7 +215,9 @@ def test_names_of_steps_and_of_what_is_none():
         "step-0000-200",
     ):
         assert layout.parse_step(name) is None
-    assert not layout.is_leftover("step-00001200.broken-1")
+    assert layout.leftover_generation("step-00001200.broken-1") is None
+    assert layout.leftover_generation(layout.temporary_name(1200, 7)) == 7
+    assert layout.leftover_generation(layout.trash_name(1200, 8)) == 8
     for name in ("", "a.b", "a/b", "..", "manifest", "x" * 65, "é"):
         with pytest.raises(UsageError):
             layout.check_component_name(name)

@@ -44,7 +44,7 @@ def test_the_start_of_a_grace_time_reaches_a_training_without_a_step_of_its_own(
 def test_without_srun_it_is_said_once_and_the_job_still_comes_back(project: Project) -> None:
     """The warning is then as late as Slurm's: this is also what the sentinel's gain is measured against."""
     project.cluster.set_grace("low", GRACE)
-    hidden = "srun() { return 127; }\ncommand() { if [[ $2 == srun ]]; then return 1; fi; builtin command \"$@\"; }"
+    hidden = 'srun() { return 127; }\ncommand() { if [[ $2 == srun ]]; then return 1; fi; builtin command "$@"; }'
     job, run = project.submit(1200, setup=hidden)
     assert seconds_left(project, job, run) > GRACE, "else the sentinel is not what the other test shows"
     assert project.words(run).count("no srun on this node") == 1
@@ -65,13 +65,15 @@ def test_a_signal_sent_to_the_steps_only_is_a_warning(project: Project) -> None:
 def test_the_sentinel_costs_nothing_and_leaves_nothing(project: Project) -> None:
     """Its step ends with 0, and no process of it outlives the job."""
     job, run = project.submit(60)
-    record = json.loads(wait_for(lambda: next(iter(run.glob("attempts/0001/sentinels/*.json")), None), 20, "it").read_text())
+    record = json.loads(
+        wait_for(lambda: next(iter(run.glob("attempts/0001/sentinels/*.json")), None), 20, "it").read_text()
+    )
     stat = Path(f"/proc/{record['pid']}/stat").read_text()
     fields = stat[stat.rindex(")") + 2 :].split()
     assert int(fields[11]) + int(fields[12]) <= 10, "at most 0.1 s of CPU since its start"
     shown = project.cluster.wait_state(job, "COMPLETED", seconds=60)
     assert shown["ExitCode"] == "0:0"
     wait_for(lambda: not Path(f"/proc/{record['pid']}").exists(), 10, "the sentinel to be gone")
-    assert not list(run.glob("attempts/0001/sentinels/error")) or not (
-        run / "attempts/0001/sentinels/error"
-    ).read_text(), "it has nothing to complain of"
+    assert (
+        not list(run.glob("attempts/0001/sentinels/error")) or not (run / "attempts/0001/sentinels/error").read_text()
+    ), "it has nothing to complain of"

@@ -291,4 +291,7 @@ def test_slurms_own_requeue_is_not_started_where_the_job_did_not_ask_for_it(proj
     state = project.cluster.wait_state(job, "FAILED", seconds=60)
     assert state["ExitCode"] == "75:0"
     assert {attempt for attempt, _ in executed(run)} == {1}
-    assert "Slurm has requeued it, and requeue.on does not name preempted" in (project.directory / f"slurm-{job}.out").read_text()
+    assert (
+        "Slurm has requeued it, and requeue.on does not name preempted"
+        in (project.directory / f"slurm-{job}.out").read_text()
+    )

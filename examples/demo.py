@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -58,9 +57,9 @@ def training_pid(attempt: AttemptDir) -> int:
 
 
 INTERRUPTIONS = (
-    Interruption(45, signal.SIGUSR1, "batch shell", "the time limit", launcher_pid),
+    Interruption(45, signal.SIGUSR1, "batch shell", "time limit", launcher_pid),
     Interruption(97, signal.SIGTERM, "batch shell", "preemption", launcher_pid),
-    Interruption(150, signal.SIGTERM, "training", "a grace time", training_pid),
+    Interruption(150, signal.SIGTERM, "training", "grace time", training_pid),
 )
 
 
@@ -168,11 +167,11 @@ def steps_lost(attempt: Attempt, published: int) -> int:
 
 def table_of(attempts: list[Attempt], run: RunDir) -> tuple[Table, int]:
     """The table, and how many steps were lost altogether."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("attempt", justify="right")
     table.add_column("signal")
     table.add_column("stands for")
-    for head in ("gone after", "saved at", "steps lost"):
+    for head in ("gone after", "saved step", "steps lost"):
         table.add_column(head, justify="right")
     total = 0
     for number, (seen, directory) in enumerate(zip(attempts, run.attempts(), strict=True), 1):
@@ -212,7 +211,9 @@ def show(directory: Path, screen: Screen) -> bool:
         screen.console.print("\n".join(log[-20:]), markup=False)
         return False
     table, lost = table_of(attempts, run)
+    screen.console.print()
     screen.console.print(table)
+    screen.console.print()
     equal = final == reference != ""
     verdict = "[bold green]equal to[/]" if equal else "[bold red]NOT equal to[/]"
     screen.console.print(

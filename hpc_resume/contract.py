@@ -40,6 +40,9 @@ ENV_SIGNAL: Final = "HPC_RESUME_SIGNAL"  # the warning signal's name without SIG
 ENV_LEAD: Final = "HPC_RESUME_LEAD"  # whole seconds between the warning and the end
 ENV_SAVE_STEPS: Final = "HPC_RESUME_SAVE_STEPS"  # save every so many steps; empty or unset: not by steps
 ENV_SAVE_SECONDS: Final = "HPC_RESUME_SAVE_SECONDS"  # save every so many seconds; empty or unset: not by time
+ENV_SAVE_AUTO: Final = "HPC_RESUME_SAVE_AUTO"  # 1: as often as the ledger and the cost of a save suggest
+ENV_BACKEND: Final = "HPC_RESUME_BACKEND"  # the format of every state_dict; empty: each by its content
+ENV_DRILL: Final = "HPC_RESUME_DRILL"  # steps, with commas, at which the training warns itself; 0: none, a reference
 ENV_KEEP: Final = "HPC_RESUME_KEEP"  # checkpoints kept, at least 2
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
@@ -76,6 +79,7 @@ WARNING_FILE: Final = "warning.json"  # {"t", "signal", "deadline", "source"}: w
 STACKS_PREFIX: Final = "stacks."  # stacks.<host>.<pid>.txt: where every thread was when no boundary came
 CONTROL_FILE: Final = "control.json"  # stop requests of the owner; by `hpc-resume cancel`
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
+BATCHES_FILE: Final = "batches.jsonl"  # run.log(batch=ids), only in a drill; by rank 0
 
 # outcome.json: "outcome"
 OUTCOME_FINISHED: Final = "finished"
@@ -126,6 +130,8 @@ SCRIPT_VARIABLES: Final = (
     ("HR_MAX_TOTAL", "attempts of the run beyond the first; -1: unlimited"),
     ("HR_SAVE_STEPS", "save every so many steps; 0: not by steps"),
     ("HR_SAVE_SECONDS", "save every so many seconds; 0: not by time"),
+    ("HR_SAVE_AUTO", "1: as often as the ledger and the cost of a save suggest"),
+    ("HR_BACKEND", "format of the checkpoints; empty: each component's by its content"),
     ("HR_KEEP", "checkpoints kept"),
     ("HR_STAGGER_MS", "milliseconds between the starts of two array tasks; 0: none"),
     ("HR_STAGGER_JITTER_MS", "upper bound of the random part, milliseconds"),

@@ -21,7 +21,6 @@ NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = (
     (("wandb",), "", "; the training can call wandb itself meanwhile"),
     (("sweep",), "", ""),
     (("launcher",), "torchrun", "; one task per job until then: direct or srun"),
-    (("checkpoint", "every"), "auto", "; give a time as 15min, or a number of steps"),
 )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from hpc_resume.contract import VERSION
 from hpc_resume.launch import sbatch_options, units
-from hpc_resume.launch.spec import Checkpoint, Job, Requeue
+from hpc_resume.launch.spec import AUTO, Checkpoint, Job, Requeue
 
 DIGEST_DIGITS: Final = 12
 UNLIMITED: Final = -1
@@ -111,8 +111,11 @@ def _requeue(requeue: Requeue) -> Iterator[Variable]:
 
 def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
     every = checkpoint.every
+    timed = isinstance(every, str) and every != AUTO
     yield Variable("HR_SAVE_STEPS", every if isinstance(every, int) else 0, ("checkpoint.every",))
-    yield Variable("HR_SAVE_SECONDS", 0 if isinstance(every, int) else _seconds(every), ("checkpoint.every",))
+    yield Variable("HR_SAVE_SECONDS", _seconds(every) if timed else 0, ("checkpoint.every",))
+    yield Variable("HR_SAVE_AUTO", int(every == AUTO), ("checkpoint.every",))
+    yield Variable("HR_BACKEND", checkpoint.backend or "", ("checkpoint.backend",))
     yield Variable("HR_KEEP", checkpoint.keep, ("checkpoint.keep",))
 
 

@@ -17,10 +17,13 @@ from hpc_resume.launch.sbatch_schema import SLURM_SCHEMA
 MAX_LEAD: Final = 65_535  # seconds; sbatch keeps the time of --signal in 16 bits
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SCALAR_TYPES: Final = ["string", "number", "boolean"]
 _DURATION_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.DURATION_PATTERN}]
 }
+AUTO: Final = "auto"
+_EVERY_SCHEMA: Final = {"anyOf": [*_DURATION_SCHEMA["anyOf"], {"const": AUTO}]}
 
 
 def is_name(text: str) -> bool:
@@ -75,12 +78,18 @@ def _every(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"{value}: must be at least 1 step, or a time as 15min")
-    elif isinstance(value, str):
+    elif isinstance(value, str) and value != AUTO:
         ms = units.milliseconds(value)
         if ms < 1000 or ms % 1000:
             raise ValueError(f"{value}: must be whole seconds, at least 1s")
-    else:
-        raise ValueError("must be a number of steps, or a time with its unit, as 15min")  # noqa: TRY004
+    elif value != AUTO:
+        raise ValueError("must be a number of steps, a time with its unit, as 15min, or auto")  # noqa: TRY004
+    return value
+
+
+def _backend(value: str) -> str:
+    if _BACKEND.fullmatch(value) is None:
+        raise ValueError(f"{value!r}: must be the name of a format: json, numpy, torch, safetensors, dcp")
     return value
 
 
@@ -102,7 +111,7 @@ def _causes(value: object) -> object:
 
 Duration = Annotated[int | str, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Lead = Annotated[int | str, BeforeValidator(_lead), WithJsonSchema(_DURATION_SCHEMA)]
-Every = Annotated[int | str, BeforeValidator(_every), WithJsonSchema(_DURATION_SCHEMA)]
+Every = Annotated[int | str, BeforeValidator(_every), WithJsonSchema(_EVERY_SCHEMA)]
 Budget = Annotated[
     int | Literal["unlimited"],
     BeforeValidator(_budget),
@@ -165,7 +174,12 @@ class Requeue(_Section):
 class Checkpoint(_Section):
     """When the training's state is saved without any warning."""
 
-    every: Every = Field(default="15min", description="A time as 15min, or a number of steps.")
+    every: Every = Field(default="15min", description="A time as 15min, a number of steps, or auto: from the cost of a save and the interruptions so far.")
+    backend: Annotated[str, AfterValidator(_backend)] | None = Field(
+        default=None,
+        description="Format of every state_dict: json, numpy, torch, safetensors, dcp, or a package's own.",
+        json_schema_extra={"pattern": _BACKEND.pattern},
+    )
     keep: int = Field(default=2, ge=2, description="How many checkpoints stay: the newest, and one to fall back on.")
 
 

@@ -12,7 +12,9 @@ from hpc_resume.errors import Problem
 from hpc_resume.launch import units
 from hpc_resume.launch.job_file import JobFile
 from hpc_resume.launch.plan import Plan
-from hpc_resume.launch.spec import Job
+from hpc_resume.launch.spec import AUTO, Job
+
+_AUTO_WORDS = "as often as the cost of a save and the interruptions so far suggest,"
 
 
 def success(job_file: JobFile, plan: Plan) -> dict[str, object]:
@@ -61,7 +63,7 @@ def _rows(job: Job) -> Iterator[tuple[str, str]]:
     yield "warning", f"{job.preemption.signal}, {_time(job.preemption.lead)} before the end"
     yield "requeued", _requeue_words(job)
     every = job.checkpoint.every
-    pace = f"every {every} steps" if isinstance(every, int) else f"every {_time(every)}"
+    pace = f"every {every} steps" if isinstance(every, int) else f"every {_time(every)}" if every != AUTO else _AUTO_WORDS
     yield "saved", f"{pace} and at a warning; {job.checkpoint.keep} checkpoints are kept"
     yield "runs in", f"{job.run_dir}/{job.name}-<job id>"
 

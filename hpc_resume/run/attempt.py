@@ -15,16 +15,20 @@ from hpc_resume.durable import write_json
 from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
 from hpc_resume.run import early
 from hpc_resume.run.announce import announce, hello
-from hpc_resume.run.cadence import Cadence, combine
+from hpc_resume.run.auto import AutoCadence
+from hpc_resume.run.cadence import AUTO, Cadence, combine
 from hpc_resume.run.deadline import fits
+from hpc_resume.run.drill import interrupt, next_drill
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
 from hpc_resume.run.environment import Environment, read_environment
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.guard import Guard
+from hpc_resume.run.ledger import read_ledger
 from hpc_resume.run.opening import Opening, open_run
 from hpc_resume.run.saving import Saver
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
+from hpc_resume.trackers.jsonl import JsonLines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +50,7 @@ class Attempt:
         loaded: Loaded,
         recorder: Recorder,
         events: EventLog,
-        cadence: Cadence,
+        cadence: Cadence | AutoCadence,
         store: Store,
     ) -> None:
         self.environment = environment
@@ -54,7 +58,8 @@ class Attempt:
         self.resumed = loaded.newest is not None
         self.start_step = loaded.newest.step if loaded.newest else 0
         self.begun = False
-        self.due_step = cadence.next_step(self.start_step)
+        self._drill_step = next_drill(environment.drill, self.start_step)
+        self.due_step = min(cadence.next_step(self.start_step), self._drill_step)
         self._save_time = cadence.next_time(time.monotonic())
         self._inspect_time = time.monotonic()
         self.due_time = min(self._save_time, self._inspect_time)
@@ -68,6 +73,7 @@ class Attempt:
         self.note = events.write
         self.saver = Saver(store, loaded, may_write=self._writes, say=say, note=events.write)
         self.trackers = Trackers({}, say)
+        self.batches: JsonLines | None = None
         self.guard = Guard(self, opening.launcher_ns)
         self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
 
@@ -82,7 +88,7 @@ class Attempt:
         if _active is not None and _active.is_ours():
             raise UsageError("a run is open in this process already; end it before the next one starts")
         environment = read_environment(os.environ)
-        cadence = combine(every, environment.save_steps, environment.save_seconds)
+        cadence: Cadence | AutoCadence = _cadence(environment, every)
         if keep is not None and keep < 2:
             raise UsageError(f"keep={keep}: at least 2, since the newest checkpoint may turn out to be unreadable")
         with ExitStack() as undo:
@@ -101,6 +107,9 @@ class Attempt:
                 keep=environment.keep or keep or 2,
             )
             loaded = _load(store, opening, events)
+            if isinstance(cadence, AutoCadence):
+                cadence = read_ledger(opening.run_dir, before=opening.attempt)
+                events.write("cadence", **cadence.record())
             attempt = cls(environment, opening, loaded, recorder, events, cadence, store)
             attempt._open_trackers()
             hello(environment, opening, loaded)
@@ -127,17 +136,24 @@ class Attempt:
         now = time.monotonic()
         if now >= self._inspect_time:
             self._inspect(now)
+        if completed >= self._drill_step and self._recorder.first is None:
+            warning, launched = self.environment.signum, self.environment.launched
+            interrupt(self._recorder, warning, self.opening.attempt_dir, launched=launched)
         if self._recorder.first is None and (completed >= self.due_step or now >= self._save_time):
             self.save(completed, "steps" if completed >= self.due_step else "time")
         self.leave_if_warned(completed)
 
     def save(self, completed: int, trigger: str) -> None:
         """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
+        before, began = self._cadence.seconds, time.monotonic()
         try:
             self.saver.save(completed, trigger)
+            self._cadence = self._cadence.measured(time.monotonic() - began)
         except CheckpointError as error:
             say(f"step {completed} could not be saved: {error}; step {self.saver.published} is still the last good one")
-        self.due_step = self._cadence.next_step(completed)
+        if isinstance(self._cadence, AutoCadence) and not 0.8 < self._cadence.seconds / before < 1.25:
+            self._events.write("cadence", **self._cadence.record())
+        self.due_step = min(self._cadence.next_step(completed), self._drill_step)
         self._save_time = self._cadence.next_time(time.monotonic())
         self.due_time = min(self._save_time, self._inspect_time)
 
@@ -177,6 +193,8 @@ class Attempt:
     def end(self, error: BaseException | None, completed: int) -> None:
         """The training returned or raised `error`; what must be raised in its place, is."""
         global _active  # noqa: PLW0603 - see there
+        if self.environment.drill is not None and error is None and self._stopped is None:
+            self.saver.save(completed, "end")  # a loop of one's own has no end that we see: its final state is compared
         if self._stopped is None:
             self.watchdog.close()  # else it sees to it that the rest of the process does not outlast the deadline
         try:
@@ -259,6 +277,8 @@ class Attempt:
             run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
             facts = Facts(attempt_dir.metrics_file, run_dir.key, self.opening.attempt, self.start_step, self.resumed)
             self.trackers = Trackers.open(facts, say)
+            if self.environment.drill is not None:
+                self.batches = JsonLines(attempt_dir.batches_file)
 
     def _refuse_children(self) -> None:
         if not self.is_ours():
@@ -272,6 +292,14 @@ def refuse(error: HpcResumeError) -> None:
     """A user's mistake ends the process with words, the place, and the exit code that the batch shell decides by."""
     say(f"{place_of(error)}{error}")
     leave(SystemExit(error.exit_code))
+
+
+def _cadence(environment: Environment, every: int | str | None) -> Cadence | AutoCadence:
+    """job.yaml's figures go before the code's `every`; `auto` there or here is for all of them."""
+    told = environment.save_steps or environment.save_seconds
+    if environment.save_auto or (every == AUTO and not told):
+        return AutoCadence()
+    return combine(None if every == AUTO else every, environment.save_steps, environment.save_seconds)
 
 
 def _load(store: Store, opening: Opening, events: EventLog) -> Loaded:

@@ -9,6 +9,7 @@ from typing import Final
 
 from hpc_resume.errors import UsageError
 
+AUTO: Final = "auto"  # as `every`: auto.AutoCadence decides
 DEFAULT_SECONDS: Final = 900.0  # job.yaml's default too: 15min
 NEVER: Final = sys.maxsize
 _UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,6 +31,10 @@ class Cadence:
         """When time alone makes a save due, on the clock of `now`, seconds."""
         return now + self.seconds if self.seconds else float("inf")
 
+    def measured(self, seconds: float) -> Cadence:  # noqa: ARG002 - AutoCadence's
+        """What a save costs changes nothing."""
+        return self
+
 
 def combine(asked: int | str | None, steps: int | None, seconds: float | None) -> Cadence:
     """The job's figures (None: it has none) over the code's `every`; without either, DEFAULT_SECONDS.
@@ -48,5 +53,5 @@ def parse_every(every: int | str) -> Cadence:
         return Cadence(every, 0.0)
     match = _DURATION.fullmatch(every.strip()) if isinstance(every, str) else None
     if match is None or float(match[1]) == 0:
-        raise UsageError(f'every={every!r}: give a number of steps (100) or a duration ("90s", "15min", "2h", "1d")')
+        raise UsageError(f'every={every!r}: give a number of steps (100), a duration ("90s", "15min", "2h", "1d") or "auto"')
     return Cadence(0, float(match[1]) * _UNITS[match[2]])

@@ -25,7 +25,10 @@ class Environment:
     lead: float | None
     save_steps: int | None
     save_seconds: float | None
+    save_auto: bool
     keep: int | None
+    backend: str | None
+    drill: tuple[int, ...] | None
     end_time: float | None
     job_id: str
     restart_count: int
@@ -57,7 +60,10 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         lead=_number(variables, contract.ENV_LEAD) or None,
         save_steps=_whole(variables, contract.ENV_SAVE_STEPS),
         save_seconds=_number(variables, contract.ENV_SAVE_SECONDS),
+        save_auto=variables.get(contract.ENV_SAVE_AUTO) == "1",
         keep=_whole(variables, contract.ENV_KEEP),
+        backend=variables.get(contract.ENV_BACKEND) or None,
+        drill=_drill(variables),
         end_time=_number(variables, contract.ENV_END_TIME),
         job_id=variables.get(contract.ENV_JOB_ID) or _slurm_job(variables),
         restart_count=_whole(variables, contract.ENV_RESTART_COUNT) or _whole(variables, "SLURM_RESTART_COUNT") or 0,
@@ -86,6 +92,16 @@ def _signal(variables: Mapping[str, str]) -> str:
     if f"SIG{name}" not in signal.Signals.__members__ or name in ("KILL", "STOP"):
         raise ConfigError(f"{contract.ENV_SIGNAL}={name}: no signal that a process can be warned with; use USR1")
     return name
+
+
+def _drill(variables: Mapping[str, str]) -> tuple[int, ...] | None:
+    text = variables.get(contract.ENV_DRILL, "").strip()
+    if not text:
+        return None
+    steps = text.split(",")
+    if not all(step.isascii() and step.isdigit() for step in steps):
+        raise ConfigError(f"{contract.ENV_DRILL}={text}: not step numbers with commas between; unset it")
+    return tuple(int(step) for step in steps if int(step))
 
 
 def _whole(variables: Mapping[str, str], name: str) -> int | None:

@@ -25,7 +25,11 @@ def resumable(function: Callable[Concatenate[Run, _P], _R], /) -> Callable[_P, _
 
 @overload
 def resumable(
-    *, run_dir: str | os.PathLike[str] | None = None, every: int | str | None = None, keep: int | None = None
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    every: int | str | None = None,
+    keep: int | None = None,
+    backend: str | None = None,
 ) -> Callable[[Callable[Concatenate[Run, _P], _R]], Callable[_P, _R]]: ...
 
 
@@ -36,14 +40,16 @@ def resumable(
     run_dir: str | os.PathLike[str] | None = None,
     every: int | str | None = None,
     keep: int | None = None,
+    backend: str | None = None,
 ) -> Any:
     """Make `train(run, ...)` a resumable training that is called as `train(...)`.
 
     Args:
         function: the training; its first parameter receives the Run.
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
-        every: save every so many steps (100) or so often ("15min"); what job.yaml says of the same goes before it.
+        every: save every so many steps (100) or so often ("15min", "auto"); what job.yaml says of the same goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
+        backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
 
     The call returns what the function returns. After a warning it raises Stopped (a SystemExit with 128+signum) at a
     step boundary; a run that is finished already raises AlreadyFinished (a SystemExit with 0) without calling it.
@@ -56,7 +62,7 @@ def resumable(
         def call(*args: Any, **kwargs: Any) -> Any:
             from hpc_resume.run.training import Run  # noqa: PLC0415 - decorating costs nothing that calling needs
 
-            with Run(run_dir, every=every, keep=keep) as run:
+            with Run(run_dir, every=every, keep=keep, backend=backend) as run:
                 return train(run, *args, **kwargs)
 
         _hide_first_parameter(call, train)

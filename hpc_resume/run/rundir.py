@@ -72,6 +72,11 @@ class AttemptDir:
         return self.path / contract.WARNING_FILE
 
     @property
+    def batches_file(self) -> Path:
+        """The ids of the batches seen, in a drill."""
+        return self.path / contract.BATCHES_FILE
+
+    @property
     def pids_dir(self) -> Path:
         """One record per process that announced itself."""
         return self.path / contract.PIDS_DIR

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from hpc_resume.checkpoints.callables import CallablesComponent
+from hpc_resume.checkpoints.randomness import as_source
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.errors import HpcResumeError, UsageError
 from hpc_resume.run import early
@@ -24,19 +25,26 @@ class Run:
 
     Args:
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
-        every: save every so many steps (100) or so often ("15min"); what job.yaml says of the same goes before it.
+        every: save every so many steps (100) or so often ("15min", "auto"); what job.yaml says of the same goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
+        backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
 
     Entering it ends the process with a message and the exit code of the error when the run cannot start, and with 0
     when it is finished already. A mistake in the use of it inside ends the process in the same way.
     """
 
     def __init__(
-        self, run_dir: str | os.PathLike[str] | None = None, *, every: int | str | None = None, keep: int | None = None
+        self,
+        run_dir: str | os.PathLike[str] | None = None,
+        *,
+        every: int | str | None = None,
+        keep: int | None = None,
+        backend: str | None = None,
     ) -> None:
         self._asked = Path(run_dir) if run_dir is not None else None
         self._every = every
         self._keep = keep
+        self._backend = backend
         self._warnings = early.recorder() or Recorder()
         self._open: Attempt | None = None
         self._turn: int | None = None  # the index that steps() is at
@@ -99,11 +107,13 @@ class Run:
     def register(self, **components: Any) -> None:
         """Save these from now on, and restore each at once if there is a checkpoint.
 
-        Anything with state_dict and load_state_dict whose state is plain Python or tensors. Raises UsageError for
-        anything else or after the first step, RunStateError when the checkpoint does not fit.
+        Anything with state_dict and load_state_dict whose state is plain Python, NumPy arrays or tensors (modules,
+        optimizers, schedulers, GradScaler, StatefulDataLoader, hpc_resume.rng()), and random number generators.
+        Raises UsageError for anything else or after the first step, RunStateError when the checkpoint does not fit.
         """
+        backend = self._attempt.environment.backend or self._backend
         for name, source in components.items():
-            self._attempt.saver.register(name, StateComponent(source))
+            self._attempt.saver.register(name, StateComponent(as_source(source) or source, backend))
 
     def register_io(
         self, *, save: Callable[[Path], object], load: Callable[[Path], object], name: str = "files"
@@ -154,11 +164,17 @@ class Run:
         if self._warnings.first is not None or step >= attempt.due_step or now >= attempt.due_time:
             attempt.boundary(step)
 
-    def log(self, metrics: Mapping[str, object], step: int | None = None) -> None:
-        """Record metrics of this step (the index that steps() is at, unless told) in metrics.jsonl; rank 0 only."""
+    def log(self, metrics: Mapping[str, object], step: int | None = None, *, batch: Any = None) -> None:
+        """Record metrics of this step (the index that steps() is at, unless told) in metrics.jsonl; rank 0 only.
+
+        `batch`: the ids of the samples in this step's batch, which `hpc-resume verify-resume` compares; at all other
+        times they are not recorded and cost nothing.
+        """
         if step is None:
             step = self._turn if self._turn is not None else self._completed
         self._attempt.trackers.log(metrics, step)
+        if batch is not None and self._attempt.batches is not None:
+            self._attempt.batches.log({"batch": batch.tolist() if hasattr(batch, "tolist") else list(batch)}, step)
 
     @property
     def _attempt(self) -> Attempt:

@@ -174,7 +174,10 @@ class Requeue(_Section):
 class Checkpoint(_Section):
     """When the training's state is saved without any warning."""
 
-    every: Every = Field(default="15min", description="A time as 15min, a number of steps, or auto: from the cost of a save and the interruptions so far.")
+    every: Every = Field(
+        default="15min",
+        description="A time as 15min, a number of steps, or auto: from the cost of a save and the interruptions.",
+    )
     backend: Annotated[str, AfterValidator(_backend)] | None = Field(
         default=None,
         description="Format of every state_dict: json, numpy, torch, safetensors, dcp, or a package's own.",

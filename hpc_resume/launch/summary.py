@@ -14,8 +14,6 @@ from hpc_resume.launch.job_file import JobFile
 from hpc_resume.launch.plan import Plan
 from hpc_resume.launch.spec import AUTO, Job
 
-_AUTO_WORDS = "as often as the cost of a save and the interruptions so far suggest,"
-
 
 def success(job_file: JobFile, plan: Plan) -> dict[str, object]:
     """A valid file, ready for JSON."""
@@ -63,9 +61,14 @@ def _rows(job: Job) -> Iterator[tuple[str, str]]:
     yield "warning", f"{job.preemption.signal}, {_time(job.preemption.lead)} before the end"
     yield "requeued", _requeue_words(job)
     every = job.checkpoint.every
-    pace = f"every {every} steps" if isinstance(every, int) else f"every {_time(every)}" if every != AUTO else _AUTO_WORDS
-    yield "saved", f"{pace} and at a warning; {job.checkpoint.keep} checkpoints are kept"
+    yield "saved", f"{_pace(every)} and at a warning; {job.checkpoint.keep} checkpoints are kept"
     yield "runs in", f"{job.run_dir}/{job.name}-<job id>"
+
+
+def _pace(every: int | str) -> str:
+    if every == AUTO:
+        return "as often as the cost of a save and the interruptions so far suggest,"
+    return f"every {every} steps" if isinstance(every, int) else f"every {_time(every)}"
 
 
 def _time(value: int | str) -> str:

@@ -53,5 +53,7 @@ def parse_every(every: int | str) -> Cadence:
         return Cadence(every, 0.0)
     match = _DURATION.fullmatch(every.strip()) if isinstance(every, str) else None
     if match is None or float(match[1]) == 0:
-        raise UsageError(f'every={every!r}: give a number of steps (100), a duration ("90s", "15min", "2h", "1d") or "auto"')
+        raise UsageError(
+            f'every={every!r}: give a number of steps (100), a duration ("90s", "15min", "2h", "1d") or "auto"'
+        )
     return Cadence(0, float(match[1]) * _UNITS[match[2]])

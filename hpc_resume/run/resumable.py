@@ -47,7 +47,7 @@ def resumable(
     Args:
         function: the training; its first parameter receives the Run.
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
-        every: save every so many steps (100) or so often ("15min", "auto"); what job.yaml says of the same goes before it.
+        every: save every so many steps (100), so often ("15min") or "auto"; what job.yaml says goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
         backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
 

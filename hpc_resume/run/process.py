@@ -7,7 +7,7 @@ says in which namespace its pid counts. Start ticks are the kernel's own and the
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -20,22 +20,20 @@ _DEAD_STATES: Final = frozenset({"Z", "X", "x"})
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process of one boot of one host. `pid_ns` is the inode of the namespace in which `pid` counts, 0: unknown."""
+    """One process of one boot of one host. `pid_ns` is the inode of the namespace in which `pid` counts, 0: unknown.
+
+    Two records are equal over a namespace that only one of them knows; `is_same` looks at it where both do.
+    """
 
     pid: int
     start_ticks: int
     boot_id: str
     host: str
-    pid_ns: int = 0
+    pid_ns: int = field(default=0, compare=False)
 
     def is_same(self, other: Identity | None) -> bool:
         """Whether both name one process; a namespace that is not known on one side does not tell them apart."""
-        return (
-            other is not None
-            and (self.pid, self.start_ticks, self.boot_id, self.host)
-            == (other.pid, other.start_ticks, other.boot_id, other.host)
-            and (0 in (self.pid_ns, other.pid_ns) or self.pid_ns == other.pid_ns)
-        )
+        return other == self and (0 in (self.pid_ns, other.pid_ns) or self.pid_ns == other.pid_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,9 @@ class Run:
 
         Raises UsageError when `step` goes backwards or, inside steps(), belongs to another turn.
         """
-        attempt = self._begun()
+        attempt = self._open
+        if attempt is None or not attempt.begun:
+            attempt = self._begun()
         if step < self._completed or (self._turn is not None and step - self._turn > 1):
             self._refuse_step(step)
         self._completed = step

@@ -129,7 +129,7 @@ def test_a_persons_shell_has_a_cluster_that_ends_with_it(end):
     shell = pexpect.spawn(sys.executable, [module.__file__, "shell"], encoding="utf-8", timeout=20)
     shell.expect_exact("ends the cluster and its jobs")
     shell.expect_exact("(slurm)")
-    shell.sendline("echo go''ing; sleep 30")
+    shell.sendline("sh -c 'echo g\"oi\"ng; exec sleep 30'")
     shell.expect_exact("going")
     shell.sendintr()  # Ctrl-C is the shell's: neither it nor the cluster ends
     shell.sendline("sbatch --wrap 'sleep 60' -o /dev/null; echo CONF=$SLURM_CONF.")

@@ -83,7 +83,7 @@ def _every(value: object) -> object:
         if ms < 1000 or ms % 1000:
             raise ValueError(f"{value}: must be whole seconds, at least 1s")
     elif value != AUTO:
-        raise ValueError("must be a number of steps, a time with its unit, as 15min, or auto")  # noqa: TRY004
+        raise ValueError("must be a number of steps, or a time with its unit, as 15min, or auto")
     return value
 
 

@@ -49,9 +49,9 @@ def choose_run(job: LocalJob, *, new: bool, wanted: str = "") -> Choice:
     Raises ConfigError when run_dir is unusable; RunNotFoundError and RunHeldError when the key `wanted` cannot be had.
     """
     runs = LocalRuns(job.run_parent, job.name)
+    if not new:
+        _await_orphans(runs)
     with runs.choosing():
-        if not new:
-            _await_orphans(runs)
         facts = runs.facts()
         choice = choose_named(job.name, facts, wanted) if wanted else choose(facts, job.tasks, new=new)
         runs.claim(choice.number)

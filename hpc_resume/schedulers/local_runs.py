@@ -82,12 +82,17 @@ class LocalRuns:
         return fields.identity() if fields is not None else None
 
     def facts(self) -> tuple[RunFacts, ...]:
-        """Every run of this name; half-begun ones too."""
+        """Every run of this name, and those that are claimed and have no directory yet."""
         found = []
         for run in find_runs(self.parent):
             numbers = parse_key(self.name, run.key)
             if numbers is not None:
                 found.append(self._facts_of(run, *numbers))
+        begun = {run.number for run in found}
+        for path in self._claims.glob("*.json"):
+            numbers = parse_key(self.name, path.stem)
+            if numbers is not None and numbers[0] not in begun and (holder := self._claimed_by(numbers[0])):
+                found.append(RunFacts(numbers[0], None, False, holder, 0, None, ""))
         return tuple(found)
 
     def orphans(self) -> tuple[RunDir, ...]:
@@ -107,11 +112,14 @@ class LocalRuns:
             number,
             task,
             run.finished() is not None,
-            _in_words(self.claimant(number), "hpc-resume run") or _in_words(launcher_at_work(run), "its batch shell"),
+            self._claimed_by(number) or _in_words(launcher_at_work(run), "its batch shell"),
             len(run.attempts()),
             run.latest_step(),
             record.spec_digest if record else "",
         )
+
+    def _claimed_by(self, number: int) -> str:
+        return _in_words(self.claimant(number), "hpc-resume run")
 
     def _is_orphan(self, run: RunDir) -> bool:
         numbers = parse_key(self.name, run.key)

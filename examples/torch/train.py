@@ -2,6 +2,7 @@
 
     python train.py --steps 300                  # goes on where the last start stopped
     hpc-resume run job.yaml                      # the same as a job, here; `submit` on a cluster
+    hpc-resume verify-resume job.yaml            # proves it: interrupted and uninterrupted, compared bit for bit
 
 The last line on stdout is the SHA-256 of the final weights.
 """
@@ -28,11 +29,12 @@ class Batches:
         self.targets = self.inputs.square().sum(dim=1, keepdim=True).sqrt()
         self.order = torch.empty(0, dtype=torch.int64)
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def next(self) -> torch.Tensor:
+        """The ids of the next batch."""
         if len(self.order) == 0:
             self.order = torch.randperm(len(self.inputs), generator=self.shuffle)
-        batch, self.order = self.order[:32], self.order[32:]
-        return self.inputs[batch], self.targets[batch]
+        ids, self.order = self.order[:32], self.order[32:]
+        return ids
 
     def state_dict(self) -> dict[str, Any]:
         return {"shuffle": self.shuffle.get_state(), "order": self.order.clone()}
@@ -40,16 +42,6 @@ class Batches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.shuffle.set_state(state["shuffle"])
         self.order = state["order"]
-
-
-class Randomness:
-    """torch's own random numbers: dropout draws from them at every step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        torch.set_rng_state(state["torch"])
 
 
 @hpc_resume.resumable
@@ -60,15 +52,16 @@ def train(run: hpc_resume.Run, steps: int, lr: float, pause: float) -> str:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     batches = Batches(seed=7)
-    run.register(model=model, optimizer=optimizer, schedule=schedule, batches=batches, randomness=Randomness())
+    run.register(model=model, optimizer=optimizer, schedule=schedule, batches=batches)
+    run.register(rng=hpc_resume.rng())  # dropout draws from torch's own random numbers at every step
     for step in run.steps(steps):
-        inputs, targets = batches.next()
-        loss = nn.functional.mse_loss(model(inputs), targets)
+        ids = batches.next()
+        loss = nn.functional.mse_loss(model(batches.inputs[ids]), batches.targets[ids])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        run.log({"loss": loss, "lr": schedule.get_last_lr()[0]})
+        run.log({"loss": loss, "lr": schedule.get_last_lr()[0]}, batch=ids)
         print(f"step {step} loss {loss.item():.6f}", flush=True)
         time.sleep(pause)
     weights = b"".join(bytes(value.detach().reshape(-1).view(torch.uint8).tolist()) for value in model.parameters())

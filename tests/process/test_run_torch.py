@@ -30,4 +30,4 @@ def test_the_example_ends_in_the_same_weights_bit_for_bit(start, tmp_path):
     assert last.seen[-1].startswith("final state ")
     run = RunDir(tmp_path / "runs/train/0001")
     names = {path.name for path in run.checkpoint_dir(40).iterdir()}
-    assert names == {"batches.pt", "manifest.json", "model.pt", "optimizer.pt", "randomness.pt", "schedule.json"}
+    assert names == {"batches.pt", "manifest.json", "model.pt", "optimizer.pt", "rng.json", "schedule.json"}

@@ -71,12 +71,13 @@ class LastRow(NoLine):
     def look(self, tasks: Sequence[LocalTask]) -> None:
         """Paint the line when it is time to."""
         now = time.monotonic()
-        if now < self._next:
+        size = os.get_terminal_size(_STDERR)
+        if now < self._next and size == self._size:
             return
         self._next = now + REFRESH
-        size = os.get_terminal_size(_STDERR)
         if size != self._size:
-            _write(f"\x1b7\x1b[1;{size.lines - 1}r\x1b8")
+            # Terminals differ in where a resize leaves the cursor, maybe on our row: the output goes on just above it.
+            _write(f"\x1b[{size.lines};1H\x1b[2K\x1b[1;{size.lines - 1}r\x1b[{size.lines - 1};1H\n")
             self._size = size
         text = painted(parts([glance(task) for task in tasks], now - self._began), size.columns)
         _write(f"\x1b7\x1b[{size.lines};1H\x1b[2K{text}\x1b8")

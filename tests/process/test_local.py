@@ -178,6 +178,16 @@ def test_the_live_line_is_on_the_last_row_and_leaves_the_terminal_as_it_was(proj
     assert terminal.exitstatus == 0
 
 
+def test_the_live_line_follows_the_size_of_the_terminal(project: Project) -> None:
+    terminal = project.terminal("run")
+    terminal.expect(r"\x1b\[24;1H\x1b\[2K.*m-local-1")
+    terminal.setwinsize(12, 60)
+    terminal.expect_exact("\x1b[1;11r\x1b[11;1H\r\n")  # and the cursor is off our row
+    terminal.expect(r"\x1b\[12;1H\x1b\[2K.*m-local-1")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+
 def test_a_second_ctrl_c_stops_hard_what_ignores_the_first(project: Project) -> None:
     project.write(command=STUBBORN)
     terminal = project.terminal("run")

@@ -70,7 +70,7 @@ def try_out(script: str, *, directory: Path) -> str:
 def _sbatch(option: str, script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     environment = submit_environment(os.environ, script_options(script))
     try:
-        return _run(["sbatch", option, f"--chdir={directory}"], environment, text=script)
+        return _run(["sbatch", option, f"--chdir={directory}"], environment, text=script, patience=TIMEOUT)
     except subprocess.TimeoutExpired:
         raise SchedulerError(
             f"sbatch did not answer within {TIMEOUT:.0f} s. The job may be in the queue all the same: look with "

@@ -102,7 +102,7 @@ def test_a_command_that_hangs_is_given_up(monkeypatch, tmp_path):
     with pytest.raises(SchedulerError, match=r"may be in the queue all the same.*squeue --me"):
         slurm.submit("#!/bin/bash\n", directory=tmp_path)
     with pytest.raises(SchedulerError, match="is slurmctld up"):
-        slurm.jobs(["1"])
+        slurm.jobs(["1"], patience=0.2)
 
 
 def test_schedulers_are_found_by_name_and_an_unknown_one_names_them():

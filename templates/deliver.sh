@@ -5,12 +5,47 @@
 # one stops hard (a background command of a shell without job control ignores INT, so it reaches only us).
 # Arguments: signal name without SIG.
 hr::on_signal() {
+  local REPLY asked=false # a trap runs between any two commands: their REPLY stays
+  HR_TRAPPED=$((HR_TRAPPED + 1))
+  if [[ $1 == "$HR_SIGNAL" ]] && hr::is_stray; then
+    HR_STRAYS=1
+    hr::event stray signal "\"$1\""
+    hr::say "SIG$1 was meant for attempt ${HR_PREVIOUS}, which had ended: ignored"
+    return 0
+  fi
   HR_SIGNALS=$((HR_SIGNALS + 1))
   HR_FIRST_SIGNAL=${HR_FIRST_SIGNAL:-$1}
   if [[ $1 == INT ]]; then HR_CANCELLED=1 HR_INTERRUPTS=$((HR_INTERRUPTS + 1)); fi
   HR_LAST_SIGNAL=$1
-  hr::event received signal "\"$1\"" count "$HR_SIGNALS"
+  if [[ -e $HR_ATTEMPT_DIR/control.json ]]; then asked=true; fi
+  hr::event received signal "\"$1\"" count "$HR_SIGNALS" asked "$asked"
   hr::deliver
+}
+
+# Tells whether a warning is the one that `hpc-resume poke` sent to the attempt before: Slurm tries a signal again that
+# meets a job which is just being requeued, and it hit the next attempt 12 s later (measured). Once; never when that
+# attempt has heard it, or this one was asked for something itself.
+hr::is_stray() {
+  local directory=$HR_DIRECTORY/attempts/$HR_PREVIOUS text asked
+  [[ $HR_SCHEDULER == slurm && -n $HR_ATTEMPT_DIR && -n $HR_PREVIOUS && ! -e $HR_ATTEMPT_DIR/control.json ]] || return 1
+  ((! HR_STRAYS)) && hr::read_file "$directory/control.json" || return 1
+  text=$REPLY
+  hr::json_get "$text" request && [[ $REPLY == @(stop|requeue) ]] || return 1
+  hr::json_get "$text" t && asked=${REPLY%.*} || return 1
+  ((asked <= HR_STARTED && $(date +%s) - asked < 60)) || return 1
+  ! grep -qs '"asked":true' "$directory"/events/*.jsonl
+}
+
+# The trap of URG, which `hpc-resume poke save` sends: the training saves at its next boundary and goes on. A signal of
+# its own, since two of one number can melt into one, and the warning would be the one that is lost; and nothing dies of
+# URG. Without a request for this very attempt it means nothing.
+hr::on_save_request() {
+  local REPLY
+  HR_TRAPPED=$((HR_TRAPPED + 1))
+  [[ -n $HR_ATTEMPT_DIR ]] && hr::read_file "$HR_ATTEMPT_DIR/control.json" || return 0
+  hr::json_get "$REPLY" request && [[ $REPLY == save ]] || return 0
+  hr::event save_requested
+  hr::signal_ranks URG || true
 }
 
 # Passes on what has arrived since the last delivery. Not entered twice: a trap can interrupt a trap.
@@ -45,7 +80,7 @@ hr::signal_ranks() {
     esac
   done
   # srun hands USR1 on to every task, on every node; TERM would make it kill them at once.
-  if ((elsewhere && HR_CHILD_IS_SRUN)) && hr::signal_child "$HR_SIGNAL"; then found=0; fi
+  if ((elsewhere && HR_CHILD_IS_SRUN)) && [[ $1 != URG ]] && hr::signal_child "$HR_SIGNAL"; then found=0; fi
   return "$found"
 }
 

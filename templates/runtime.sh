@@ -15,16 +15,17 @@ hr::launch() {
   local - IFS=$' \t\n' traps code=0
   set +o errexit +o nounset +o noclobber +o noglob +o monitor
   (($# > 0)) || set -- "${HR_LAUNCHER[@]}" "${HR_COMMAND[@]}"
-  traps=$(trap -p "$HR_SIGNAL" TERM INT)
+  traps=$(trap -p "$HR_SIGNAL" TERM INT URG)
   hr::reset
   # Never trap CONT: Slurm sends it right before USR1 and TERM, and bash loses one of two trapped signals that arrive
   # together during `wait` (94 of 100, bash 5.2). For the same reason whichever of USR1 and TERM comes is enough.
   trap 'hr::on_signal "$HR_SIGNAL"' "$HR_SIGNAL"
   trap 'hr::on_signal TERM' TERM
   trap 'hr::on_signal INT' INT
+  trap hr::on_save_request URG
   hr::attempt "$@" || code=$?
   if ((! ${HR_MAIN:-0})); then
-    trap - "$HR_SIGNAL" TERM INT
+    trap - "$HR_SIGNAL" TERM INT URG
     eval "$traps"
   fi
   return "$code"
@@ -33,6 +34,7 @@ hr::launch() {
 # The state of one attempt, before anything has happened.
 hr::reset() {
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
+  HR_TRAPPED=0 HR_STRAYS=0 HR_PREVIOUS=''
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
   HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
   hr::reset_host
@@ -267,10 +269,10 @@ hr::await_child() {
   local before code alive
   [[ -n $HR_CHILD ]] || return 0
   while :; do
-    alive=0 code=0 before=$HR_SIGNALS
+    alive=0 code=0 before=$HR_TRAPPED
     if hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; then alive=1; fi
     wait "$HR_CHILD" 2>/dev/null || code=$?
-    if ((! alive && HR_SIGNALS == before)); then break; fi
+    if ((! alive && HR_TRAPPED == before)); then break; fi
   done
   HR_CODE=$code
   hr::event gone code "$HR_CODE"

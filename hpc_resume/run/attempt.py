@@ -25,6 +25,7 @@ from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.guard import Guard
 from hpc_resume.run.ledger import read_ledger
 from hpc_resume.run.opening import Opening, open_run
+from hpc_resume.run.save_request import SaveRequest
 from hpc_resume.run.saving import Saver
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
@@ -74,6 +75,7 @@ class Attempt:
         self.saver = Saver(store, loaded, may_write=self._writes, say=say, note=events.write)
         self.trackers = Trackers({}, say)
         self.batches: JsonLines | None = None
+        self._asked = SaveRequest(opening.attempt_dir.control_file)
         self.guard = Guard(self, opening.launcher_ns)
         self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
 
@@ -115,6 +117,7 @@ class Attempt:
             hello(environment, opening, loaded)
             undo.pop_all()
         attempt.watchdog.start(attempt.guard)
+        attempt._asked.install(attempt._hurry)
         _active = attempt
         return attempt
 
@@ -141,7 +144,24 @@ class Attempt:
             interrupt(self._recorder, warning, self.opening.attempt_dir, launched=launched)
         if self._recorder.first is None and (completed >= self.due_step or now >= self._save_time):
             self.save(completed, "steps" if completed >= self.due_step else "time")
+        if self._asked.pending:
+            self._serve(completed)
         self.leave_if_warned(completed)
+
+    def _hurry(self) -> None:
+        self.due_time = 0.0
+
+    def _serve(self, completed: int) -> None:
+        """Save because the owner asked for it, and go on; the answer is an event."""
+        self.due_time = min(self._save_time, self._inspect_time)
+        asked = self._asked.take()
+        if asked is None or self._recorder.first is not None:  # a warning saves anyway
+            return
+        self.save(completed, "poke")
+        if self._writes:
+            self._events.write("save_served", step=completed, published=self.saver.published, asked=asked)
+        if self._asked.pending:  # once more, while the save was under way
+            self._hurry()
 
     def save(self, completed: int, trigger: str) -> None:
         """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
@@ -202,6 +222,7 @@ class Attempt:
                 self._conclude(judge(error, os.environ), error, completed)
         finally:
             warned = self.environment.launched and self._recorder.first is not None
+            self._asked.release()
             self._recorder.release(leaving=self._stopped is not None or warned)
             self._events.close()
             if self.opening.lease is not None:

@@ -125,7 +125,7 @@ def _judge_slurm(facts: Facts) -> tuple[str, str]:
             "cancelled in the queue" if facts.exit is not None else "cancelled, and killed before its end",
         )
     if not facts.slurm_answered:
-        return ("requeued", _ended_words(facts)) if facts.exit is not None else ("unknown", "Slurm was not asked")
+        return ("requeued", _ended_words(facts)) if facts.exit is not None else ("unknown", "Slurm did not say")
     if facts.exit is not None:
         return (
             "stopped",

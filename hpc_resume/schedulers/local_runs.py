@@ -1,8 +1,8 @@
 """The local runs of one name on disk: which there are, who is at work on them, and the claim of the one who will be.
 
-A claim is `<run_dir>/.local/<name>-local-<n>.json`: the process that starts the attempts of local job n, written by it
-and removed at its end, as is the script beside it. It covers the moments between two attempts, and all tasks of an
-array. One that was left behind by a killed process names a process that is gone, and holds nobody up.
+A claim is `<run_dir>/.local-<uid>/<name>-local-<n>.json`: the process that starts the attempts of local job n, written
+by it and removed at its end, as is the script beside it. It covers the moments between two attempts, and all tasks of
+an array. One that was left behind by a killed process names a process that is gone, and holds nobody up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpc_resume.run.records import read_fields
 from hpc_resume.run.rundir import RunDir, find_runs
 from hpc_resume.schedulers.continuation import RunFacts, job_key, parse_key
 
-_CLAIMS_DIR: Final = ".local"
+_CLAIMS_DIR: Final = f".local-{os.geteuid()}"  # of one user: a script that somebody else could write would run as us
 _LOCK_FILE: Final = "lock"
 
 
@@ -45,6 +45,8 @@ class LocalRuns:
         """
         try:
             self._claims.mkdir(DIR_MODE, parents=True, exist_ok=True)
+            if self._claims.lstat().st_uid != os.geteuid() or self._claims.is_symlink():
+                raise ConfigError(f"{self._claims} is a link or belongs to somebody else: refused; remove it")
             descriptor = os.open(self._claims / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as error:
             raise ConfigError(

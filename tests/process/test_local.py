@@ -145,7 +145,7 @@ def test_three_interruptions_in_three_ways_cost_nothing(project: Project) -> Non
     assert steps(err) == list(range(60))
     assert reference in err
     assert [project.record(n, "exit.json")["cause"] for n in (1, 2, 3)] == ["operator"] * 3
-    assert not list(project.directory.glob("runs/.local/m-*"))
+    assert not list(project.directory.glob("runs/.local-*/m-*"))
 
 
 def test_ctrl_c_saves_and_stops_and_run_continues_and_finishes(project: Project) -> None:
@@ -398,6 +398,16 @@ def test_a_cancel_reaches_nobody_but_the_recorded_process(project: Project) -> N
         assert (done.returncode, "not running" in done.stderr) == (1, True)
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_claims_directory_that_is_a_link_is_refused(project: Project) -> None:
+    """In a run_dir that others can write to, the script would be theirs."""
+    (project.directory / "elsewhere").mkdir()
+    (project.directory / "runs").mkdir()
+    (project.directory / f"runs/.local-{os.geteuid()}").symlink_to("../elsewhere")
+    done = project.call("run")
+    assert (done.returncode, "refused" in done.stderr) == (78, True)
+    assert list((project.directory / "elsewhere").iterdir()) == []
 
 
 def test_an_unusable_run_dir_is_said_in_words(project: Project) -> None:

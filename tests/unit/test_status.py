@@ -57,7 +57,7 @@ def exit_record(cause: str, decision: str = "stop", reason: str = "why", code: i
         (RUN, "lost", "ended without a word"),
         (replace(RUN, job=JobState("12", "job", "NODE_FAIL")), "lost", "Slurm says NODE_FAIL"),
         (replace(RUN, job=JobState("12", "job", "CANCELLED")), "cancelled", "killed"),
-        (replace(RUN, slurm_answered=False), "unknown", "Slurm was not asked"),
+        (replace(RUN, slurm_answered=False), "unknown", "Slurm did not say"),
         (replace(RUN, slurm_answered=False, exit=ENDED), "requeued", "preempted"),
         (replace(RUN, slurm_answered=False, exit=exit_record("timeout")), "stopped", "time limit"),
         (replace(RUN, finished=True), "finished", ""),

@@ -24,6 +24,7 @@ VERBS: Final[Mapping[str, str]] = {
     "run": "Run a job on this machine, in the foreground, and again after each interruption.",
     "status": "Show runs: state, attempts, published step, why they stopped, what happens next.",
     "cancel": "End jobs or runs, for good.",
+    "verify-resume": "Prove that an interruption does not change a training.",
 }
 
 _ABOUT: Final = """Slurm jobs that survive preemption, time-out and node loss.

@@ -35,7 +35,15 @@ class BatchShell:
     threads may inherit a held lock: so whoever uses this class has one thread.
     """
 
-    def __init__(self, script: Path, *, cwd: Path, env: Mapping[str, str], stdout: int | IO[bytes] | None) -> None:
+    def __init__(
+        self,
+        script: Path,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: int | IO[bytes] | None,
+        stderr: int | None = None,
+    ) -> None:
         ours = os.getpid()
 
         def in_the_child() -> None:
@@ -56,6 +64,7 @@ class BatchShell:
                 env=dict(env),
                 stdin=subprocess.DEVNULL,  # as in a batch job
                 stdout=stdout,
+                stderr=stderr,
                 start_new_session=True,  # the terminal's Ctrl-C reaches only us
                 preexec_fn=in_the_child,  # noqa: PLW1509 - one thread, see the class
             )

@@ -14,7 +14,7 @@ from hpc_resume.schedulers.continuation import Choice, job_key, task_indexes
 from hpc_resume.schedulers.local_task import LocalJob, TaskResult
 
 
-def local_job(file: JobFile, *, stdout: int | None) -> LocalJob:
+def local_job(file: JobFile, *, stdout: int | None, stderr: int | None = None) -> LocalJob:
     """The job as it runs here. An array runs as many tasks at once as its %N says, else one for each CPU we may use."""
     job = file.job
     array = job.slurm.get("array")
@@ -31,6 +31,7 @@ def local_job(file: JobFile, *, stdout: int | None) -> LocalJob:
         tasks=tasks,
         width=width,
         stdout=stdout,
+        stderr=stderr,
     )
 
 

@@ -36,6 +36,7 @@ class LocalJob:
     tasks: tuple[int | None, ...]
     width: int  # tasks at once
     stdout: int | None  # a descriptor for the job's standard output; None: ours
+    stderr: int | None = None  # the same for its standard error
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class LocalTask:
         env = task_environment(base, job, self._number, self._task, restarts=self._starts)
         self._starts += 1
         self._warnings, self._stop_written = 0, False
-        self._shell = BatchShell(script, cwd=job.directory, env=env, stdout=job.stdout)
+        self._shell = BatchShell(script, cwd=job.directory, env=env, stdout=job.stdout, stderr=job.stderr)
 
     def warn(self) -> None:
         """Pass a warning on, as `scancel -b -s USR1` would."""

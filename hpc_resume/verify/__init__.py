@@ -1,0 +1,1 @@
+"""verify-resume: the same training uninterrupted and interrupted, and where the two part."""

@@ -1,0 +1,116 @@
+"""The verdict over both runs, as data: what was compared, what differs, and what is suspected."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from hpc_resume.contract import FORMAT_VERSION, VERSION
+from hpc_resume.verify.compare import Parting, StateDifference, finite, metrics_to_compare, partings
+from hpc_resume.verify.states import compare_checkpoints
+from hpc_resume.verify.suspects import Suspicion, suspect
+from hpc_resume.verify.trial import Trial
+
+_LIBRARIES = ("torch", "numpy", "safetensors", "torchdata", "jax")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was asked for."""
+
+    job: str
+    digest: str
+    command: str
+    interruptions: int
+    seed: int
+    tolerance: float
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`suspicion` only where something differs."""
+
+    settings: Settings
+    steps: int
+    stops: tuple[int, ...]
+    compared: tuple[str, ...]
+    batches: int  # how many were recorded and compared
+    components: tuple[tuple[str, str], ...]
+    partings: tuple[Parting, ...]
+    states: tuple[StateDifference, ...]
+    suspicion: Suspicion | None
+    curves: tuple[tuple[float, ...], tuple[float, ...]]
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.partings and not self.states
+
+
+def judge(trial: Trial, settings: Settings, seconds: float) -> Verdict:
+    """Compare both runs. Raises CheckpointError when a final state cannot be read."""
+    reference, resumed = trial.reference, trial.resumed
+    names = metrics_to_compare((reference, resumed), settings.metrics)
+    parted = tuple(partings(reference, resumed, names, settings.tolerance))
+    states = tuple(compare_checkpoints(reference.checkpoint, resumed.checkpoint, settings.tolerance))
+    first = reference.batches.get(0)
+    suspicion = suspect(parted, states, resumed.stops, resumed.kinds, first) if parted or states else None
+    curve = names[0] if names else ""
+    return Verdict(
+        settings,
+        reference.steps,
+        resumed.stops,
+        names,
+        len(reference.batches),
+        tuple(sorted(resumed.kinds.items())),
+        parted,
+        states,
+        suspicion,
+        (_curve(reference.metrics, curve), _curve(resumed.metrics, curve)),
+        round(seconds, 1),
+    )
+
+
+def _curve(metrics: object, name: str) -> tuple[float, ...]:
+    assert isinstance(metrics, dict)  # noqa: S101 - as Trace says
+    values = (metrics[step].get(name) for step in sorted(metrics))
+    return tuple(float(value) for value in values if isinstance(value, (int, float)))
+
+
+def versions() -> dict[str, str]:
+    """What the result may depend on."""
+    found = {"hpc_resume": VERSION, "python": platform.python_version(), "machine": platform.machine()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {"system": f"{platform.system()} {platform.release()}", "cpus": str(os.cpu_count() or 0)}
+
+
+def as_record(verdict: Verdict) -> dict[str, object]:
+    """For --json."""
+    return {
+        "version": FORMAT_VERSION,
+        "equal": verdict.equal,
+        "suspect": verdict.suspicion.suspect if verdict.suspicion else None,
+        "reason": verdict.suspicion.words if verdict.suspicion else "",
+        **asdict(verdict.settings),
+        "steps": verdict.steps,
+        "interrupted_after": list(verdict.stops),
+        "compared": list(verdict.compared),
+        "batches": verdict.batches,
+        "components": dict(verdict.components),
+        "metrics_that_differ": [asdict(p) | {"difference": finite(p.difference)} for p in verdict.partings],
+        "state_that_differs": [asdict(s) | {"difference": finite(s.difference)} for s in verdict.states],
+        "seconds": verdict.seconds,
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "python": sys.executable,
+    }

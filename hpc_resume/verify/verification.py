@@ -1,0 +1,69 @@
+"""From a job.yaml to a verdict: the two runs in a temporary directory, shown while they run, kept when they differ."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_resume.errors import UsageError
+from hpc_resume.launch.job_file import read_job
+from hpc_resume.launch.plan import decide
+from hpc_resume.observe.progress import live_line
+from hpc_resume.schedulers import local
+from hpc_resume.verify.report import FORMATS, write_report
+from hpc_resume.verify.trial import run_trial
+from hpc_resume.verify.verdict import Settings, Verdict, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the person asked for."""
+
+    file: Path
+    interruptions: int
+    seed: int
+    tolerance: float
+    metrics: tuple[str, ...]
+    report: Path | None
+
+
+def verify(request: Request, say: Callable[[str], None]) -> Verdict:
+    """Run, compare, and write the report. Raises HpcResumeError when a run does not finish or cannot be compared."""
+    if request.report is not None and request.report.suffix not in FORMATS:
+        raise UsageError(f"--report {request.report}: the name must end in .html or .md")
+    job_file = read_job(request.file)
+    command = job_file.job.command
+    settings = Settings(
+        str(request.file),
+        decide(job_file.job).digest,
+        command if isinstance(command, str) else shlex.join(command),
+        request.interruptions,
+        request.seed,
+        request.tolerance,
+        request.metrics,
+    )
+    directory = Path(tempfile.mkdtemp(prefix="hpc-resume-verify-"))
+    began = time.monotonic()
+    with ExitStack() as lines:
+
+        def show(what: str) -> local.Watcher:
+            lines.close()
+            say(f"{what} run of {settings.job}")
+            return lines.enter_context(live_line())
+
+        trial = run_trial(job_file, directory, request.interruptions, request.seed, show)
+    verdict = judge(trial, settings, time.monotonic() - began)
+    if request.report is not None:
+        write_report(verdict, request.report)
+        say(f"wrote {request.report}")
+    if verdict.equal:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        say(f"both runs are kept in {directory}")
+    return verdict

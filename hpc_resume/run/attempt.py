@@ -18,7 +18,7 @@ from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.auto import AutoCadence
 from hpc_resume.run.cadence import AUTO, Cadence, combine
 from hpc_resume.run.deadline import fits
-from hpc_resume.run.drill import interrupt, next_drill
+from hpc_resume.run.drill import interrupt, next_drill, seed_the_unseeded
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
 from hpc_resume.run.environment import Environment, read_environment
 from hpc_resume.run.events import EventLog, say
@@ -114,6 +114,8 @@ class Attempt:
                 events.write("cadence", **cadence.record())
             attempt = cls(environment, opening, loaded, recorder, events, cadence, store)
             attempt._open_trackers()
+            if environment.drill is not None:
+                seed_the_unseeded()
             hello(environment, opening, loaded)
             undo.pop_all()
         attempt.watchdog.start(attempt.guard)

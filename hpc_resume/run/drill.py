@@ -7,6 +7,8 @@ the boundary waits for it, so that the same seed interrupts at the same steps on
 from __future__ import annotations
 
 import os
+import random
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +28,17 @@ _LOOK: Final = 0.002
 def next_drill(steps: Sequence[int] | None, done: int) -> int:
     """The next step to be interrupted at after `done`; what was interrupted and saved is not done again."""
     return min((step for step in steps or () if step > done), default=NEVER)
+
+
+def seed_the_unseeded() -> None:
+    """Give the global generators that start at random a fixed start; what the training seeds itself goes over it.
+
+    Else two uninterrupted runs differ already, in a generator that perhaps nobody uses. torch starts at a fixed seed.
+    """
+    random.seed(0)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(0)
 
 
 def interrupt(recorder: Recorder, signum: int, attempt_dir: AttemptDir, *, launched: bool) -> None:

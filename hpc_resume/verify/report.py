@@ -1,4 +1,4 @@
-"""The verdict for people: a few lines, and one self-contained page (HTML or Markdown) that can be attached to a paper."""
+"""The verdict for people: a few lines, and one self-contained page (HTML or Markdown) that can be attached."""
 
 from __future__ import annotations
 
@@ -91,11 +91,12 @@ def plot(verdict: Verdict) -> dict[str, Any] | None:
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     scale = (_WIDTH - 2 * _MARGIN) / max(1, verdict.steps - 1)
+    height = (_HEIGHT - 2 * _MARGIN) / span
 
     def points(curve: Sequence[float]) -> str:
         stride = max(1, len(curve) // _POINTS)
         return " ".join(
-            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (curve[step] - low) / span * (_HEIGHT - 2 * _MARGIN):.1f}"
+            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (curve[step] - low) * height:.1f}"
             for step in range(0, len(curve), stride)
             if curve[step] == curve[step]
         )

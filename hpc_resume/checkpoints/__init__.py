@@ -6,9 +6,10 @@ goes through the same one. A new format for `state_dict` objects is one file and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -23,3 +24,11 @@ class Component(Protocol):
 
     def load(self, directory: Path, name: str, backend: str) -> None:
         """Restore what `save` wrote. Raises RunStateError when it does not fit."""
+
+
+@runtime_checkable
+class Freezable(Component, Protocol):
+    """A component whose state can be written later than it is taken."""
+
+    def freeze(self, name: str, copy: Callable[[object], object]) -> Callable[[Path, str], str] | None:
+        """The state of this moment as a function that saves it; None: not this time, call `save`."""

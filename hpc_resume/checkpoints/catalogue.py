@@ -45,6 +45,11 @@ class Skipped:
     reason: str
     lasting: bool = True
 
+    @property
+    def step(self) -> int:
+        """The step of its name."""
+        return layout.parse_step(self.directory.name) or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "dcp"
 SUFFIX: Final = ".dcp"
+COLLECTIVE: Final = True
 
 _REST: Final = "state.json"
 _INDEX: Final = ".metadata"

@@ -79,8 +79,8 @@ class BrokenError(Exception):
         self.lasting = lasting
 
 
-def describe(directory: Path, known: Mapping[Path, Sum]) -> tuple[StoredFile, ...]:
-    """Sync every file below `directory`, sum those that are not `known` yet, and make the names durable.
+def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -> tuple[StoredFile, ...]:
+    """Sum every file below `directory` that is not `known` yet; `sync` makes contents and names durable.
 
     Raises OSError; CheckpointError for anything but plain files and directories: a link could point out of the run
     directory, and would be gone or changed when the checkpoint is read.
@@ -96,10 +96,11 @@ def describe(directory: Path, known: Mapping[Path, Sum]) -> tuple[StoredFile, ..
     for path in paths:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise CheckpointError(f"{path}: a checkpoint holds plain files only; save a copy instead of a link")
-    sums = sum_files(paths, known=known, sync=True)
+    sums = sum_files(paths, known=known, sync=sync)
     for made in parents:
         made.chmod(stat.S_IRWXU)
-        sync_directory(made)
+        if sync:
+            sync_directory(made)
     found = (
         StoredFile(p.relative_to(directory).as_posix(), s.size, f"{s.crc32:08x}")
         for p, s in zip(paths, sums, strict=True)

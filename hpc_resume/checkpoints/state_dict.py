@@ -14,6 +14,7 @@ from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.errors import CheckpointError, RunStateError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -40,6 +41,22 @@ class StateComponent:
         chosen, prepared = self._choose(name)
         chosen.write(directory / f"{name}{chosen.SUFFIX}", prepared)
         return str(chosen.NAME)
+
+    def freeze(self, name: str, copy: Callable[[object], object]) -> Callable[[Path, str], str] | None:
+        """What `save` would write now, to be written later, in any thread; `copy` makes it independent of the training.
+
+        None for a format in which ranks talk to each other: two threads of a rank would do so at once.
+        """
+        chosen, prepared = self._choose(name)
+        if getattr(chosen, "COLLECTIVE", False):
+            return None
+        frozen = copy(prepared)
+
+        def save(directory: Path, name: str) -> str:
+            chosen.write(directory / f"{name}{chosen.SUFFIX}", frozen)
+            return str(chosen.NAME)
+
+        return save
 
     def load(self, directory: Path, name: str, backend: str) -> None:
         """Give the stored state to load_state_dict."""

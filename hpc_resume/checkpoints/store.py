@@ -14,26 +14,24 @@ import errno
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints import Component, layout, manifest
 from hpc_resume.checkpoints.catalogue import Catalogue, Loaded, Published, Skipped
+from hpc_resume.checkpoints.drafts import Draft
 from hpc_resume.checkpoints.generations import Generations
 from hpc_resume.checkpoints.manifest import BrokenError, Manifest
 from hpc_resume.checkpoints.placing import ByManifest, ByRename, Placing, probe, uncommitted_by
 from hpc_resume.checkpoints.refusals import explain
 from hpc_resume.checkpoints.retention import Retention
-from hpc_resume.checkpoints.sink import collected
 from hpc_resume.contract import LEASE_DIR
 from hpc_resume.durable import DIR_MODE, write_atomic, write_new
 from hpc_resume.errors import CheckpointError, RunHeldError, RunStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
-
-    from hpc_resume.checkpoints.sums import Sum
 
 _MUST_VERIFY: Final = 2  # the newest may turn out unreadable on the next node
 _NAME_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -45,22 +43,6 @@ class Receipt:
 
     published: Published
     warnings: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Draft:
-    """A save that is being written into `directory`; nobody reads it before the commit."""
-
-    step: int
-    directory: Path
-    components: dict[str, str] = field(default_factory=dict)
-    sums: dict[Path, Sum] = field(default_factory=dict)
-
-    def add(self, name: str, save: Callable[[Path, str], str]) -> None:
-        """Let `save` write the component `name`; what it raises is passed on."""
-        with collected() as sums:
-            self.components[name] = save(self.directory, name)
-        self.sums |= sums
 
 
 class Store:
@@ -75,6 +57,7 @@ class Store:
         generation: what this process has claimed; 0: it claimed nothing, and must be the only one.
         generations: the log of claims, `lease/` beside `latest` unless told.
         world_size: processes of the training, for the manifests; 0: unknown.
+        durable: False leaves the files to the page cache: for what need not outlive the node.
     """
 
     def __init__(
@@ -88,6 +71,7 @@ class Store:
         generation: int = 0,
         generations: Generations | None = None,
         world_size: int = 0,
+        durable: bool = True,
     ) -> None:
         self._root = root
         self._latest = latest
@@ -96,6 +80,7 @@ class Store:
         self._generation = generation
         self._log = generations or Generations((latest or root).parent / LEASE_DIR)
         self._world_size = world_size
+        self._durable = durable
         self._placing: Placing | None = None
         self._catalogue = Catalogue(root, self._log)
 
@@ -130,15 +115,28 @@ class Store:
         raises is passed on, with the same promise.
         """
         draft = self.begin(step)
-        try:
+        with self.filling(draft):
             for name, component in components.items():
                 draft.add(name, component.save)
+        return self.commit(draft)
+
+    def adopt(self, source: Published) -> Receipt:
+        """Publish a copy of `source`, a checkpoint of another store. Raises as `publish` does."""
+        draft = self.begin(source.step)
+        with self.filling(draft):
+            draft.copy(source)
+        return self.commit(draft)
+
+    @contextlib.contextmanager
+    def filling(self, draft: Draft) -> Iterator[None]:
+        """What fails inside leaves nothing of `draft`; an OSError becomes a CheckpointError."""
+        try:
+            yield
         except BaseException as error:
             self.abandon(draft)
             if isinstance(error, OSError):
                 raise self._refused(error) from error
             raise
-        return self.commit(draft)
 
     def begin(self, step: int) -> Draft:
         """A place to write `step` into, to be given to `commit` or `abandon`. Raises CheckpointError, RunHeldError."""
@@ -157,8 +155,8 @@ class Store:
         """Publish what was written into `draft`. Raises as `publish` does; nothing of the draft is left then."""
         assert self._placing is not None  # noqa: S101 - `begin` chose it
         final = self._root / layout.step_name(draft.step)
-        try:
-            files = manifest.describe(draft.directory, draft.sums)
+        with self.filling(draft):
+            files = manifest.describe(draft.directory, draft.sums, sync=self._durable)
             made = Manifest(
                 draft.step,
                 self._attempt,
@@ -172,11 +170,6 @@ class Store:
             if draft.directory != final:
                 self._make_way(draft.step)
             self._placing.commit(draft.directory, final, made.encode())
-        except BaseException as error:
-            self.abandon(draft)
-            if isinstance(error, OSError):
-                raise self._refused(error) from error
-            raise
         self._catalogue.verified.add(final.name)
         self._catalogue.void.discard(final.name)
         self._check_generation()
@@ -191,7 +184,7 @@ class Store:
         """Make `latest` say `step`; what went wrong, if anything did."""
         return tuple(self._point_latest(step))
 
-    def clear_leftovers(self, is_dead: Callable[[int], bool] = lambda _generation: True) -> None:
+    def clear_leftovers(self, is_dead: Callable[[int, Path], bool] = lambda _generation, _path: True) -> None:
         """Remove what dead writers left half-written or half-removed; `is_dead` judges a generation.
 
         To be called before the first publish. Without `is_dead` all of them: for who knows that nobody else writes.
@@ -201,7 +194,7 @@ class Store:
             writer = layout.leftover_generation(name)
             if writer is None and layout.parse_step(name) is not None and not _is_committed(path):
                 writer = uncommitted_by(path)
-            if writer is not None and is_dead(writer):
+            if writer is not None and is_dead(writer, path):
                 shutil.rmtree(path, ignore_errors=True)
 
     # --- the parts ------------------------------------------------------------------------------------------------
@@ -257,7 +250,7 @@ class Store:
         for step, directory in self._catalogue.published():
             if step > newest or directory.name in self._catalogue.void:
                 continue
-            if len(sound) >= _MUST_VERIFY or self._catalogue.is_verified(step, directory):
+            if len(sound) >= min(_MUST_VERIFY, self._retention.keep) or self._catalogue.is_verified(step, directory):
                 sound.append(step)
         for step in self._retention.superfluous(sound):
             directory = self._root / layout.step_name(step)

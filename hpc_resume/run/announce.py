@@ -15,7 +15,7 @@ from hpc_resume.run.opening import Opening, short_path
 from hpc_resume.run.process import boot_id, host_name, identify, namespace_pids, pid_namespace
 
 if TYPE_CHECKING:
-    from hpc_resume.checkpoints.store import Loaded
+    from hpc_resume.checkpoints.catalogue import Loaded
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.rundir import AttemptDir
 

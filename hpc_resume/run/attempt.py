@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hpc_resume import contract
-from hpc_resume.checkpoints.store import Loaded, Store
 from hpc_resume.durable import write_json
 from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
 from hpc_resume.run import early
@@ -27,6 +26,7 @@ from hpc_resume.run.ledger import read_ledger
 from hpc_resume.run.opening import Opening, open_run
 from hpc_resume.run.save_request import SaveRequest
 from hpc_resume.run.saving import Saver
+from hpc_resume.run.storage import Storage, Wishes, open_storage
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
 from hpc_resume.trackers.jsonl import JsonLines
@@ -48,16 +48,16 @@ class Attempt:
         self,
         environment: Environment,
         opening: Opening,
-        loaded: Loaded,
         recorder: Recorder,
         events: EventLog,
         cadence: Cadence | AutoCadence,
-        store: Store,
+        storage: Storage,
     ) -> None:
         self.environment = environment
         self.opening = opening
-        self.resumed = loaded.newest is not None
-        self.start_step = loaded.newest.step if loaded.newest else 0
+        newest = storage.loaded.newest
+        self.resumed = newest is not None
+        self.start_step = newest.step if newest else 0
         self.begun = False
         self._drill_step = next_drill(environment.drill, self.start_step)
         self.due_step = min(cadence.next_step(self.start_step), self._drill_step)
@@ -72,7 +72,7 @@ class Attempt:
         self._stopped: Stopped | None = None
         self._reclaimed = 0
         self.note = events.write
-        self.saver = Saver(store, loaded, may_write=self._writes, say=say, note=events.write)
+        self.saver = Saver(storage, may_write=self._writes, say=say, note=events.write)
         self.trackers = Trackers({}, say)
         self.batches: JsonLines | None = None
         self._asked = SaveRequest(opening.attempt_dir.control_file)
@@ -80,7 +80,7 @@ class Attempt:
         self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
 
     @classmethod
-    def start(cls, recorder: Recorder, asked: Path | None, every: int | str | None, keep: int | None) -> Attempt:
+    def start(cls, recorder: Recorder, asked: Path | None, every: int | str | None, wishes: Wishes) -> Attempt:
         """Handlers, directory and lease, PID record, checkpoint, trackers: in this order, undone on an error.
 
         The handlers come first: a warning during the rest is not lost. The PID record comes as soon as there is a
@@ -91,8 +91,7 @@ class Attempt:
             raise UsageError("a run is open in this process already; end it before the next one starts")
         environment = read_environment(os.environ)
         cadence: Cadence | AutoCadence = _cadence(environment, every)
-        if keep is not None and keep < 2:
-            raise UsageError(f"keep={keep}: at least 2, since the newest checkpoint may turn out to be unreadable")
+        wishes.check()
         with ExitStack() as undo:
             # SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks.
             recorder.install((environment.signum, signal.SIGTERM))
@@ -102,21 +101,15 @@ class Attempt:
                 undo.callback(opening.lease.release)
             events = early.events(recorder) or announce(environment, opening.attempt_dir)
             undo.callback(events.close)
-            store = Store(
-                opening.run_dir.checkpoints_dir,
-                opening.run_dir.latest_file,
-                attempt=opening.attempt,
-                keep=environment.keep or keep or 2,
-            )
-            loaded = _load(store, opening, events)
+            storage = open_storage(environment, opening, events, wishes)
             if isinstance(cadence, AutoCadence):
                 cadence = read_ledger(opening.run_dir, before=opening.attempt)
                 events.write("cadence", **cadence.record())
-            attempt = cls(environment, opening, loaded, recorder, events, cadence, store)
+            attempt = cls(environment, opening, recorder, events, cadence, storage)
             attempt._open_trackers()
             if environment.drill is not None:
                 seed_the_unseeded()
-            hello(environment, opening, loaded)
+            hello(environment, opening, storage.loaded)
             undo.pop_all()
         attempt.watchdog.start(attempt.guard)
         attempt._asked.install(attempt._hurry)
@@ -169,7 +162,8 @@ class Attempt:
         """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
         before, began = self._cadence.seconds, time.monotonic()
         try:
-            self.saver.save(completed, trigger)
+            if not self.saver.save(completed, trigger):
+                return  # still due: the one before is being written
             self._cadence = self._cadence.measured(time.monotonic() - began)
         except CheckpointError as error:
             say(f"step {completed} could not be saved: {error}; step {self.saver.published} is still the last good one")
@@ -226,6 +220,7 @@ class Attempt:
             warned = self.environment.launched and self._recorder.first is not None
             self._asked.release()
             self._recorder.release(leaving=self._stopped is not None or warned)
+            self.saver.close()
             self._events.close()
             if self.opening.lease is not None:
                 self.opening.lease.release()
@@ -237,6 +232,7 @@ class Attempt:
 
     def _conclude(self, ending: Ending, error: BaseException | None, completed: int) -> None:
         finished = ending.outcome == contract.OUTCOME_FINISHED
+        self.saver.wait(self.watchdog.left())
         self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
         self.write_ending(ending, completed)
         if not finished and not isinstance(error, HpcResumeError):
@@ -245,6 +241,7 @@ class Attempt:
 
     def _save_for_the_last_time(self, completed: int) -> None:
         """Whatever goes wrong here, the process leaves with the signal's code: the last published step is resumable."""
+        self.saver.wait(self.watchdog.left())  # never a second one beside it
         left, expected = self.watchdog.left(), self.saver.measured
         if completed != self.saver.published and not fits(expected, left):
             self._events.write("not_saved", step=completed, seconds=expected, left=left)
@@ -323,19 +320,3 @@ def _cadence(environment: Environment, every: int | str | None) -> Cadence | Aut
     if environment.save_auto or (every == AUTO and not told):
         return AutoCadence()
     return combine(None if every == AUTO else every, environment.save_steps, environment.save_seconds)
-
-
-def _load(store: Store, opening: Opening, events: EventLog) -> Loaded:
-    if opening.lease is not None and opening.lease.enforced:
-        store.clear_leftovers()
-    loaded = store.load()
-    used = f"step {loaded.newest.step} is used instead" if loaded.newest else "there is no other, the run starts anew"
-    for skipped in loaded.skipped:
-        say(f"{skipped.directory} is broken ({skipped.reason}); {used}. It is kept; remove it by hand")
-        events.write("skipped", checkpoint=skipped.directory.name, reason=skipped.reason)
-    if loaded.newest is not None:
-        events.write("resumed", step=loaded.newest.step)
-        if opening.lease is not None and opening.run_dir.latest_step() != loaded.newest.step:
-            for warning in store.point_latest(loaded.newest.step):
-                say(warning)
-    return loaded

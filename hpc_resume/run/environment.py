@@ -27,6 +27,9 @@ class Environment:
     save_seconds: float | None
     save_auto: bool
     keep: int | None
+    keep_every: int | None
+    save_async: bool | None
+    fast_dir: str | None
     backend: str | None
     drill: tuple[int, ...] | None
     end_time: float | None
@@ -34,6 +37,7 @@ class Environment:
     restart_count: int
     cause: str | None
     rank: int
+    world_size: int  # 0: nobody said
 
     @property
     def launched(self) -> bool:
@@ -62,6 +66,9 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         save_seconds=_number(variables, contract.ENV_SAVE_SECONDS),
         save_auto=variables.get(contract.ENV_SAVE_AUTO) == "1",
         keep=_whole(variables, contract.ENV_KEEP),
+        keep_every=_whole(variables, contract.ENV_KEEP_EVERY) or None,
+        save_async=_truth(variables, contract.ENV_SAVE_ASYNC),
+        fast_dir=variables.get(contract.ENV_FAST_DIR) or None,
         backend=variables.get(contract.ENV_BACKEND) or None,
         drill=_drill(variables),
         end_time=_number(variables, contract.ENV_END_TIME),
@@ -69,6 +76,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         restart_count=_whole(variables, contract.ENV_RESTART_COUNT) or _whole(variables, "SLURM_RESTART_COUNT") or 0,
         cause=variables.get(contract.ENV_CAUSE) or None,
         rank=_rank(variables),
+        world_size=_world_size(variables),
     )
 
 
@@ -79,6 +87,12 @@ def _rank(variables: Mapping[str, str]) -> int:
         if rank is not None:
             return rank
     return 0
+
+
+def _world_size(variables: Mapping[str, str]) -> int:
+    """Of the same teller as the rank: a step's tasks are not torchrun's workers."""
+    name = "WORLD_SIZE" if "RANK" in variables else "SLURM_STEP_NUM_TASKS"
+    return _whole(variables, name) or 0
 
 
 def _slurm_job(variables: Mapping[str, str]) -> str:
@@ -111,6 +125,13 @@ def _whole(variables: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"{name}={text}: not a whole number; correct or unset it")
     return int(text)
+
+
+def _truth(variables: Mapping[str, str], name: str) -> bool | None:
+    text = variables.get(name, "").strip().lower()
+    if text not in ("", "0", "1", "true", "false"):
+        raise ConfigError(f"{name}={text}: give 1 or 0, or unset it")
+    return text in ("1", "true") if text else None
 
 
 def _number(variables: Mapping[str, str], name: str) -> float | None:

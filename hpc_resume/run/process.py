@@ -67,6 +67,12 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, stat.start_ticks, boot_id(), host_name(), pid_namespace())
 
 
+def own_identity() -> Identity:
+    """Who we are."""
+    me = identify(os.getpid())
+    return me or Identity(os.getpid(), 0, boot_id(), host_name(), pid_namespace())
+
+
 def is_alive(identity: Identity) -> bool | None:
     """Whether exactly this process still runs; None when it cannot be seen from here: another host, a container's."""
     if identity.pid_ns not in (0, pid_namespace()) and identity.boot_id == boot_id():

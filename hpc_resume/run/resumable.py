@@ -30,6 +30,9 @@ def resumable(
     every: int | str | None = None,
     keep: int | None = None,
     backend: str | None = None,
+    keep_every: int | None = None,
+    save_async: bool | None = None,
+    fast_dir: str | None = None,
 ) -> Callable[[Callable[Concatenate[Run, _P], _R]], Callable[_P, _R]]: ...
 
 
@@ -41,6 +44,9 @@ def resumable(
     every: int | str | None = None,
     keep: int | None = None,
     backend: str | None = None,
+    keep_every: int | None = None,
+    save_async: bool | None = None,
+    fast_dir: str | None = None,
 ) -> Any:
     """Make `train(run, ...)` a resumable training that is called as `train(...)`.
 
@@ -49,6 +55,9 @@ def resumable(
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
         every: save every so many steps (100), so often ("15min") or "auto"; what job.yaml says goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
+        keep_every: and each whose step is a multiple of this; job.yaml's goes before it.
+        save_async: a save costs the training a copy in memory, and is written behind; job.yaml's goes before it.
+        fast_dir: a directory of the node (tmpfs, NVMe) that takes a save first; job.yaml's goes before it.
         backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
 
     The call returns what the function returns. After a warning it raises Stopped (a SystemExit with 128+signum) at a
@@ -62,7 +71,15 @@ def resumable(
         def call(*args: Any, **kwargs: Any) -> Any:
             from hpc_resume.run.training import Run  # noqa: PLC0415 - decorating costs nothing that calling needs
 
-            with Run(run_dir, every=every, keep=keep, backend=backend) as run:
+            with Run(
+                run_dir,
+                every=every,
+                keep=keep,
+                backend=backend,
+                keep_every=keep_every,
+                save_async=save_async,
+                fast_dir=fast_dir,
+            ) as run:
                 return train(run, *args, **kwargs)
 
         _hide_first_parameter(call, train)

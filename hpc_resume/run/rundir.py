@@ -166,6 +166,11 @@ class RunDir:
         return self.path / contract.LATEST_FILE
 
     @property
+    def lease_dir(self) -> Path:
+        """The log of generations: who may publish."""
+        return self.path / contract.LEASE_DIR
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Where the checkpoints are."""
         return self.path / contract.CHECKPOINTS_DIR

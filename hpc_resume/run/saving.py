@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc_resume.checkpoints.layout import check_component_name
 from hpc_resume.errors import RunStateError, UsageError
-from hpc_resume.run.ending import describe
 from hpc_resume.run.forgotten import forgotten, kind_of
+from hpc_resume.run.publishing import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hpc_resume.checkpoints import Component
-    from hpc_resume.checkpoints.store import Loaded, Published, Store
+    from hpc_resume.checkpoints.catalogue import Published
+    from hpc_resume.run.behind import InFlight
+    from hpc_resume.run.storage import Storage
 
-_MEASURED: Final = 3  # saves; one slow moment of the file system must not rule out the last save of a long run
 
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A save that is not on disk yet: after `step` steps, begun at `since` (time.monotonic())."""
-
-    step: int
-    since: float
+_LAST: Final = ("warning", "end")
 
 
 class Saver:
     """The registered components of one run and the store they go to."""
 
     def __init__(
-        self, store: Store, loaded: Loaded, *, may_write: bool, say: Callable[[str], None], note: Callable[..., None]
+        self, storage: Storage, *, may_write: bool, say: Callable[[str], None], note: Callable[..., None]
     ) -> None:
-        self._store = store
-        self._loaded = loaded.newest
+        self._loaded = storage.loaded.newest
         self._may_write = may_write
         self._say = say
         self._note = note
         self._components: dict[str, Component] = {}
         self._sealed = False
-        self._idle = threading.Event()
-        self._idle.set()
-        self._seconds: deque[float] = deque(maxlen=_MEASURED)
-        self.in_flight: InFlight | None = None  # any thread may look: the watchdog's and the writer's do
-        self.published = loaded.newest.step if loaded.newest else 0  # 0: a fresh start is always there
+        self._publisher = Publisher(storage, say=say, note=note)
+        self.wait = self._publisher.wait
+        self.close = self._publisher.close
+
+    @property
+    def published(self) -> int:
+        """The newest step that any node can load."""
+        return self._publisher.published
+
+    @property
+    def in_flight(self) -> InFlight | None:
+        """The save that is under way; any thread may ask, and `wait` for it."""
+        return self._publisher.in_flight
+
+    @property
+    def measured(self) -> float | None:
+        """What a save takes, seconds; None before the first."""
+        return self._publisher.measured
 
     def register(self, name: str, component: Component) -> None:
         """Check that it can be saved, and restore it if there is a checkpoint.
@@ -88,6 +90,7 @@ class Saver:
             if unknown:
                 raise self._mismatch(f"nothing is registered as {', '.join(unknown)}")
             self._restore_last(self._loaded)
+        self._publisher.secure()
         self._name_forgotten()
 
     def _restore_last(self, loaded: Published) -> None:
@@ -103,39 +106,18 @@ class Saver:
             self._say(words)
             self._note("forgotten", what=what)
 
-    def save(self, step: int, trigger: str) -> None:
-        """Publish `step` unless it is the last published one.
+    def save(self, step: int, trigger: str) -> bool:
+        """Publish `step`, or begin to in the background; False while the save before is still under way there.
 
-        Raises CheckpointError when the disk refuses, and what a component's own code raises; `published` stays.
+        The last save of a process ("warning", "end") is on disk at the return. Raises CheckpointError when the disk
+        refuses, RunHeldError when the run was taken over, and what a component's own code raises.
         """
-        if not self._may_write or step == self.published:
-            return
-        started = time.monotonic()
-        self.in_flight = InFlight(step, started)
-        self._idle.clear()
-        try:
-            receipt = self._store.publish(step, self._components)
-        except Exception as error:
-            self._note("save_failed", step=step, trigger=trigger, error=describe(error, os.environ))
-            raise
-        finally:
-            self.in_flight = None
-            self._idle.set()
-        self.published = step
-        for warning in receipt.warnings:
-            self._say(warning)
-        seconds = time.monotonic() - started
-        self._seconds.append(seconds)
-        self._note("saved", step=step, seconds=round(seconds, 6), trigger=trigger)
-
-    @property
-    def measured(self) -> float | None:
-        """What a save takes, seconds: the longest of the last few; None before the first."""
-        return max(self._seconds, default=None)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, in any thread, until no save is in flight; False when one still is after `seconds`."""
-        return self._idle.wait(seconds)
+        if not self._may_write:
+            return True
+        if self._publisher.is_behind and trigger not in _LAST:
+            return self._publisher.behind(step, self._components, trigger)
+        self._publisher.now(step, self._components, trigger)
+        return True
 
     def _mismatch(self, what: str) -> RunStateError:
         assert self._loaded is not None  # noqa: S101 - only asked with a checkpoint

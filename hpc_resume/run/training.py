@@ -13,6 +13,7 @@ from hpc_resume.errors import HpcResumeError, UsageError
 from hpc_resume.run import early
 from hpc_resume.run.attempt import Attempt, refuse
 from hpc_resume.run.signals import Recorder
+from hpc_resume.run.storage import Wishes
 
 if TYPE_CHECKING:
     import os
@@ -27,6 +28,9 @@ class Run:
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
         every: save every so many steps (100), so often ("15min") or "auto"; what job.yaml says goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
+        keep_every: and each whose step is a multiple of this; job.yaml's goes before it.
+        save_async: a save costs the training a copy in memory, and is written behind; job.yaml's goes before it.
+        fast_dir: a directory of the node (tmpfs, NVMe) that takes a save first; job.yaml's goes before it.
         backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
 
     Entering it ends the process with a message and the exit code of the error when the run cannot start, and with 0
@@ -40,10 +44,13 @@ class Run:
         every: int | str | None = None,
         keep: int | None = None,
         backend: str | None = None,
+        keep_every: int | None = None,
+        save_async: bool | None = None,
+        fast_dir: str | None = None,
     ) -> None:
         self._asked = Path(run_dir) if run_dir is not None else None
         self._every = every
-        self._keep = keep
+        self._wishes = Wishes(keep, keep_every, save_async, fast_dir)
         self._backend = backend
         self._warnings = early.recorder() or Recorder()
         self._open: Attempt | None = None
@@ -54,7 +61,7 @@ class Run:
         if self._open is not None:
             refuse(UsageError("this Run has been entered before; make a new one"))
         try:
-            self._open = Attempt.start(self._warnings, self._asked, self._every, self._keep)
+            self._open = Attempt.start(self._warnings, self._asked, self._every, self._wishes)
         except HpcResumeError as error:
             refuse(error)
         self._completed = self._attempt.start_step

@@ -164,7 +164,7 @@ def test_leftovers_go_and_everything_else_stays(store, root):
     for name in ("step-00000002.tmp.3-77", "step-00000001.trash.3-77", "step-00000003.broken-1", "notes", "step-12"):
         (root / name).mkdir()
         (root / name / "file").write_text("")
-    store.clear_leftovers(lambda generation: True)
+    store.clear_leftovers()
     assert sorted(path.name for path in root.iterdir()) == [
         "notes",
         "step-00000001",

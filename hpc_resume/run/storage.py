@@ -1,0 +1,183 @@
+"""Where a run saves to and resumes from: its checkpoints on the shared file system, and a fast tier of this node.
+
+The order of a start: claim a generation, collect what dead writers left, find the newest checkpoint that counts and
+verifies, and only then say that this generation goes on from there. Until that last word nothing is changed that
+another reader would see, so a checkpoint that cannot be used (newer format, another world size) ends the start and
+leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpc_resume.checkpoints.catalogue import Loaded
+from hpc_resume.checkpoints.generations import Generations
+from hpc_resume.checkpoints.store import Store
+from hpc_resume.errors import CheckpointError, ConfigError, RunStateError, UsageError
+from hpc_resume.run.events import say
+from hpc_resume.run.fast import FastTier, open_fast
+from hpc_resume.run.process import is_alive, own_identity
+from hpc_resume.run.records import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hpc_resume.run.environment import Environment
+    from hpc_resume.run.events import EventLog
+    from hpc_resume.run.opening import Opening
+
+_RESHARDS = "dcp"  # the one backend that gives each rank its part whatever their number was
+_ABANDONED = 3600.0  # seconds without a change, by the file server's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the code asks for; job.yaml's word goes before it. None: nothing."""
+
+    keep: int | None = None
+    keep_every: int | None = None
+    save_async: bool | None = None
+    fast_dir: str | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be meant."""
+        if self.keep is not None and self.keep < 2:
+            raise UsageError(f"keep={self.keep}: at least 2, since the newest checkpoint may turn out to be unreadable")
+        if self.keep_every is not None and self.keep_every < 1:
+            raise UsageError(f"keep_every={self.keep_every}: at least 1 step, or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What was opened. `loaded` is what the run goes on from; `durable` the newest step that any node can load."""
+
+    store: Store
+    fast: FastTier | None
+    loaded: Loaded
+    durable: int
+    behind: bool  # saves go to disk in the background
+
+
+def open_storage(environment: Environment, opening: Opening, events: EventLog, wishes: Wishes) -> Storage:
+    """Claim, look, decide, say. Raises RunStateError, CheckpointError, ConfigError, RunHeldError."""
+    log = Generations(opening.run_dir.lease_dir)
+    generation = _claim(log, opening, environment)
+    store = Store(
+        opening.run_dir.checkpoints_dir,
+        opening.run_dir.latest_file,
+        attempt=opening.attempt,
+        keep=environment.keep or wishes.keep or 2,
+        keep_every=environment.keep_every or wishes.keep_every or 0,
+        generation=generation,
+        generations=log,
+        world_size=environment.world_size,
+    )
+    if opening.lease is not None:
+        store.clear_leftovers(_judge_of(log, opening))
+    shared = store.load()
+    fast_dir = environment.fast_dir or wishes.fast_dir
+    fast = None
+    if fast_dir and opening.lease is not None and environment.world_size <= 1:
+        fast = open_fast(fast_dir, opening, log, generation)
+    loaded = _newer(shared, fast)
+    if opening.lease is not None:
+        _check_readable(loaded)
+        _check_world(loaded, environment)
+        _go_on(store, log, generation, loaded, shared, opening)
+    _tell(loaded, events)
+    told = environment.save_async
+    behind = bool(wishes.save_async) if told is None else told
+    return Storage(store, fast, loaded, shared.newest.step if shared.newest else 0, behind)
+
+
+def _claim(log: Generations, opening: Opening, environment: Environment) -> int:
+    """Ranks beyond 0 publish nothing and claim nothing."""
+    if opening.lease is None:
+        return 0
+    me = own_identity()
+    who = {"pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id, "host": me.host, "pid_ns": me.pid_ns}
+    try:
+        return log.claim({"attempt": opening.attempt, "job_id": environment.job_id, **who})
+    except OSError as error:
+        raise ConfigError(
+            f"{opening.run_dir.lease_dir}: {error.strerror or error}; without it nobody could tell who may publish"
+        ) from error
+
+
+def _judge_of(log: Generations, opening: Opening) -> Callable[[int, Path], bool]:
+    """Whether a half-written directory's writer is dead: by its process where it can be seen, else by the run's lock.
+
+    On a file system without locks, what another node wrote is left alone until nothing in it has changed for an hour.
+    """
+    enforced = opening.lease is not None and opening.lease.enforced
+
+    def is_dead(generation: int, path: Path) -> bool:
+        record = log.owner(generation)
+        alive = is_alive(Fields(record).identity()) if record else None
+        if alive is not None:
+            return not alive
+        return enforced or _is_abandoned(path, opening.run_dir.lease_dir)
+
+    return is_dead
+
+
+def _is_abandoned(path: Path, now: Path) -> bool:
+    try:
+        changed = max([path.stat().st_mtime, *(inner.stat().st_mtime for inner in path.rglob("*"))])
+        return now.stat().st_mtime - changed > _ABANDONED  # `now` has just been written: the server's own clock
+    except OSError:
+        return False
+
+
+def _newer(shared: Loaded, fast: FastTier | None) -> Loaded:
+    """The fast tier's where it is newer and whole; a broken one there is no loss to speak of."""
+    found = fast.store.load().newest if fast is not None else None
+    if found is None or (shared.newest is not None and found.rank <= shared.newest.rank):
+        return shared
+    return Loaded(found, tuple(skipped for skipped in shared.skipped if skipped.step > found.step))
+
+
+def _check_readable(loaded: Loaded) -> None:
+    unread = next((skipped for skipped in loaded.skipped if not skipped.lasting), None)
+    if loaded.newest is None and unread is not None:
+        raise CheckpointError(
+            f"{unread.directory} cannot be read now ({unread.reason}), and there is no other; nothing was changed:"
+            " start again when the file system is well"
+        )
+
+
+def _check_world(loaded: Loaded, environment: Environment) -> None:
+    if loaded.newest is None:
+        return
+    made = loaded.newest.manifest
+    if not made.world_size or not environment.world_size or made.world_size == environment.world_size:
+        return
+    if set(made.components.values()) - {_RESHARDS}:
+        raise RunStateError(
+            f"{loaded.newest.directory} was saved by {made.world_size} processes, and these are"
+            f" {environment.world_size}; start as many as before, or use backend: {_RESHARDS}, which any"
+            " number can load. Nothing was changed"
+        )
+
+
+def _go_on(store: Store, log: Generations, generation: int, loaded: Loaded, shared: Loaded, opening: Opening) -> None:
+    try:
+        log.go_on_from(generation, loaded.newest.step if loaded.newest else 0)
+    except OSError as error:
+        say(f"{opening.run_dir.lease_dir}: {error.strerror or error}; a superseded process could not be told apart")
+    for skipped in loaded.skipped:
+        store.set_aside(skipped)
+    if shared.newest is not None and opening.run_dir.latest_step() != shared.newest.step:
+        for warning in store.point_latest(shared.newest.step):
+            say(warning)
+
+
+def _tell(loaded: Loaded, events: EventLog) -> None:
+    used = f"step {loaded.newest.step} is used instead" if loaded.newest else "there is no other, the run starts anew"
+    for skipped in loaded.skipped:
+        say(f"{skipped.directory} is broken ({skipped.reason}); {used}. It is kept; remove it by hand")
+        events.write("skipped", checkpoint=skipped.directory.name, reason=skipped.reason)
+    if loaded.newest is not None:
+        events.write("resumed", step=loaded.newest.step)

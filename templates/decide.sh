@@ -63,6 +63,13 @@ hr::yes_no() {
   if (($1)); then echo yes; else echo no; fi
 }
 
+# Sets REPLY to the budgets and causes that hold for this attempt, as members of a JSON object: `hpc-resume explain`
+# tells by them what is left, whatever job.yaml says by then.
+hr::limits() {
+  REPLY="\"lead\":$HR_LEAD,\"requeue_on\":\"${HR_REQUEUE_ON[*]}\",\"max\":{\"timeout\":$HR_MAX_TIMEOUT,\"preempted\":$HR_MAX_PREEMPTED"
+  REPLY+=",\"crash\":$HR_MAX_CRASH,\"no_progress\":$HR_MAX_NO_PROGRESS,\"total\":$HR_MAX_TOTAL}"
+}
+
 # Decides from the cause and the counts alone. Sets HR_FACTS (the table's columns), HR_DECISION and HR_REASON.
 hr::decide() {
   local named=yes budget=$HR_CAUSE count=0 max=-1

@@ -140,7 +140,7 @@ hr::newest_attempt() {
 
 # Takes the next attempt's directory (mkdir is the claim) and writes who we are. Returns 78 when it cannot.
 hr::begin_attempt() {
-  local text
+  local text limits
   hr::newest_attempt
   HR_ATTEMPT=$((10#${REPLY:-0})) HR_PREVIOUS=$REPLY
   until
@@ -166,9 +166,10 @@ hr::begin_attempt() {
       return 78
   fi
   hr::json_string "$HR_JOB_ID" && text=$REPLY
+  hr::limits && limits=$REPLY
   hr::start_ticks "$HR_SHELL_PID" || REPLY=0
   hr::write_file "$HR_ATTEMPT_DIR/attempt.json" \
-    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"started\":$HR_STARTED}" ||
+    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"started\":$HR_STARTED,$limits}" ||
     return 78
 }
 

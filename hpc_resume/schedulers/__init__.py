@@ -46,6 +46,8 @@ class JobState:
     user: str = ""
     directory: str = ""  # where it runs
     output: str = ""  # as given to sbatch, %-patterns and all
+    batch_flag: int = 0  # 1 until a launch fails, one more for each that did; 0: no batch job, or unknown
+    dependency: str = ""  # afterany:12(unfulfilled)
 
     @property
     def array_task(self) -> int | None:

@@ -25,7 +25,7 @@ SEPARATOR: Final = "\x1f"  # unit separator: sbatch refuses it in names, and no 
 NO_VALUE: Final = ("N/A", "None", "Unknown", "(null)", "INVALID")
 SQUEUE_FIELDS: Final = (
     *("JobArrayID", "Name", "State", "Reason", "RestartCnt", "StartTime", "EndTime", "PreemptTime"),
-    *("NodeList", "UserName", "WorkDir", "STDOUT"),
+    *("NodeList", "UserName", "WorkDir", "STDOUT", "BatchFlag", "Dependency"),
 )
 SACCT_FIELDS: Final = ("JobID", "JobName", "State", "Start", "End", "NodeList", "User", "WorkDir")
 
@@ -101,6 +101,25 @@ def jobs(job_ids: Sequence[str], *, patience: float = TIMEOUT) -> tuple[JobState
     return tuple(found.values())
 
 
+def signal_batch_shell(job_id: str, name: str) -> None:
+    """Send the signal `name` (USR1) to the batch shell alone. Raises SchedulerError with scancel's words."""
+    done = _ask(["scancel", "--batch", f"--signal={name}", job_id])
+    if done.returncode or done.stderr.strip():
+        raise SchedulerError(f"scancel --batch --signal={name} {job_id}: {_words(done)}")
+
+
+def excluded_nodes(job_id: str, *, patience: float = TIMEOUT) -> str:
+    """The nodes that a job in the queue is kept from, as Slurm writes them; empty when none, or unknown."""
+    done = _ask(["squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", "--format=%x"], patience)
+    return _value(done.stdout.split("\n", maxsplit=1)[0]) if done.returncode == 0 else ""
+
+
+def config(*, patience: float = TIMEOUT) -> str:
+    """`scontrol show config`; empty when it fails."""
+    done = _ask(["scontrol", "show", "config"], patience)
+    return done.stdout if done.returncode == 0 else ""
+
+
 def mine(name: str, *, patience: float = TIMEOUT) -> tuple[JobState, ...]:
     """The caller's own jobs of that name that are in the queue."""
     return tuple(state for state in _squeue("--me", f"--name={name}", patience=patience) if state.active)
@@ -132,7 +151,7 @@ def parse_squeue(text: str) -> Iterator[JobState]:
     for line in text.split("\n"):
         values = [_value(part) for part in line.split(SEPARATOR)]
         if len(values) == len(SQUEUE_FIELDS) + 1:  # the last separator has nothing after it
-            job_id, name, state, reason, restarts, start, end, preempt, nodes, user, directory, output, _ = values
+            job_id, name, state, reason, restarts, start, end, preempt, nodes, user, directory, output, flag, depends, _ = values
             yield JobState(
                 job_id=job_id,
                 name=name,
@@ -146,6 +165,8 @@ def parse_squeue(text: str) -> Iterator[JobState]:
                 user=user,
                 directory=directory,
                 output=output,
+                batch_flag=int(flag) if flag.isdigit() else 0,
+                dependency=depends,
             )
 
 

@@ -12,11 +12,11 @@ from hpc_resume.schedulers import SCHEDULERS, get, slurm
 # name "a=b c", a comment that tries to forge fields, an array of three with one at a time, a job that failed
 SQUEUE = (
     "5576001\x1fdone\x1fFAILED\x1fNonZeroExitCode\x1f0\x1f2026-11-21T07:31:37\x1f2026-11-21T07:31:39\x1fN/A\x1fn1\x1f"
-    "root\x1f/tmp/dir with = and space\x1f/tmp/dir with = and space/slurm-5576001.out\x1f\n"
+    "root\x1f/tmp/dir with = and space\x1f/tmp/dir with = and space/slurm-5576001.out\x1f1\x1f\x1f\n"
     "5576000_2\x1fa=b c\x1fPENDING\x1fJobArrayTaskLimit\x1f0\x1fN/A\x1fN/A\x1fN/A\x1f\x1froot\x1f/tmp/x\x1f"
-    "/tmp/x/logs %x-%A_%a.out\x1f\n"
+    "/tmp/x/logs %x-%A_%a.out\x1f3\x1fafterany:5(unfulfilled)\x1f\n"
     "5576000_0\x1fa=b c\x1fRUNNING\x1fNone\x1f2\x1f2026-11-21T07:31:37\x1f2027-11-21T07:31:37\x1f2026-11-21T07:40:00\x1f"
-    "n1\x1froot\x1f/tmp/x\x1f/tmp/x/logs %x-%A_%a.out\x1f\n"
+    "n1\x1froot\x1f/tmp/x\x1f/tmp/x/logs %x-%A_%a.out\x1f1\x1f(null)\x1f\n"
 )
 SACCT = (
     "12_3\x1fa=b c\x1fCANCELLED by 1000\x1f2026-11-21T07:31:37\x1f2026-11-21T07:31:39\x1fn1\x1froot\x1f/tmp/x\n"
@@ -37,6 +37,8 @@ def test_squeue_lines_keep_spaces_and_equal_signs_and_array_tasks():
     assert (waiting.start_time, waiting.end_time, waiting.nodes) == (None, None, "")
     assert (running.name, running.restarts, running.reason, running.nodes) == ("a=b c", 2, "", "n1")
     assert running.preempt_time == epoch("2026-11-21T07:40:00")
+    assert (waiting.batch_flag, waiting.dependency) == (3, "afterany:5(unfulfilled)")
+    assert (running.batch_flag, running.dependency) == (1, "")
     assert running.output == "/tmp/x/logs %x-%A_%a.out"
 
 

@@ -56,22 +56,133 @@ hr::deliver() {
     HR_DELIVERED=$HR_SIGNALS
     if ((! HR_WARNED)); then
       HR_WARNED=1
+      hr::tell_deadline
       hr::tell_sentinels
       hr::warn
+      hr::ask_deadline
     elif ((HR_INTERRUPTS > 1)); then
       hr::terminate
     elif [[ $HR_LAST_SIGNAL == TERM && $HR_FIRST_SIGNAL != TERM ]]; then
-      hr::signal_ranks TERM || true # another signal than the first escalates; the same one again changes nothing
+      hr::tell_deadline # another signal than the first escalates; the same one again changes nothing
+      hr::signal_ranks TERM || true
+      hr::ask_deadline
     fi
+    hr::see_it_through
   done
   HR_DELIVERING=0
 }
 
-# Signals every process of this attempt that has announced itself. Arguments: signal. Returns 1 when there is none.
+# Tells the training when the end comes, as far as that is known without asking anybody: warning.json.
+# A second, different signal can only bring it nearer.
+hr::tell_deadline() {
+  local now wait=$HR_LEAD
+  printf -v now '%(%s)T' -1
+  if [[ $HR_LAST_SIGNAL == TERM ]]; then wait=30; fi # Slurm's default KillWait
+  hr::set_deadline $((now + wait)) "$HR_LAST_SIGNAL"
+}
+
+# Asks Slurm when the end comes, after the warning is on its way: slurmctld may not answer. After TERM it is KillWait;
+# before it EndTime, which also says when a grace time ends. `--signal` is early, and a person's signal ends nothing.
+hr::ask_deadline() {
+  local job end now
+  [[ $HR_SCHEDULER == slurm ]] || return 0
+  printf -v now '%(%s)T' -1
+  if [[ $HR_LAST_SIGNAL == TERM ]]; then
+    hr::set_deadline $((now + $(hr::kill_wait))) KillWait replace
+  elif job=$(hr::show_job 5) && hr::job_field "$job" EndTime && end=$(date -d "$REPLY" +%s 2>/dev/null) && ((end > now)); then
+    hr::set_deadline "$end" EndTime replace
+  fi
+}
+
+# Arguments: epoch seconds, where they come from, `replace` when they are truer than what was told before.
+hr::set_deadline() {
+  if ((HR_DEADLINE > 0 && $1 >= HR_DEADLINE)) && [[ ${3:-} != replace ]]; then return 0; fi
+  HR_DEADLINE=$1 HR_DEADLINE_FROM=$2
+  hr::now
+  hr::write_file "$HR_ATTEMPT_DIR/warning.json" \
+    "{\"version\":1,\"t\":$REPLY,\"signal\":\"$HR_SIGNAL\",\"deadline\":$HR_DEADLINE,\"source\":\"$HR_DEADLINE_FROM\"}" || true
+}
+
+# After the warning: signals again who has not acknowledged it, three times in all and spread over half of the time;
+# at the very end kills a training that nothing else has moved (C code that lets nobody run), so that there is time to
+# requeue it. Ends with the child, or when another signal has come.
+hr::see_it_through() {
+  local tries=1 since=$SECONDS now gap nap=0.1
+  while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS" && ((HR_DELIVERED == HR_SIGNALS)) && hr::has_ranks; do
+    printf -v now '%(%s)T' -1
+    gap=$(((HR_DEADLINE - now) / 6))
+    if ((tries <= 3 && SECONDS - since >= (gap < 1 ? 1 : gap))) && hr::has_silent_ranks; then
+      since=$SECONDS
+      tries=$((tries + 1))
+      hr::ask_again "$tries"
+    fi
+    if ((now >= HR_DEADLINE)); then
+      hr::event killed pid "$HR_CHILD"
+      hr::say "the training has not left by itself, and its time is over: it is killed, to go on from its last checkpoint"
+      hr::signal_ranks KILL || true
+      hr::kill_child
+      return 0
+    fi
+    if ((SECONDS - since > 5)); then nap=0.25; fi
+    sleep "$nap"
+  done
+}
+
+# Arguments: which time this is.
+hr::ask_again() {
+  if (($1 <= 3)); then
+    hr::signal_ranks "$HR_SIGNAL" silent || true
+  else
+    hr::event unacknowledged tries 3
+    hr::say "the training was signalled three times and has not heard it: is it in C code that keeps Python from running?"
+  fi
+}
+
+# Tells whether a process of this host that has announced itself has not acknowledged the warning. One without an
+# events file of its own (another implementation) cannot.
+hr::has_silent_ranks() {
+  local record
+  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
+    if hr::is_silent "$record"; then return 0; fi
+  done
+  return 1
+}
+
+# Arguments: record file.
+hr::is_silent() {
+  local text host log
+  [[ $1 != *.child.json ]] && hr::read_file "$1" || return 1
+  text=$REPLY
+  hr::json_get "$text" host && host=$REPLY || return 1
+  hr::json_get "$text" pid || return 1
+  log=$HR_ATTEMPT_DIR/events/$host.$REPLY.jsonl
+  [[ $host == "$HR_HOST" && -e $log ]] && ! grep -q '"event": "received"' "$log"
+}
+
+# Tells whether any process has announced itself.
+hr::has_ranks() {
+  local record
+  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
+    if [[ -e $record && $record != *.child.json ]]; then return 0; fi
+  done
+  return 1
+}
+
+# Kills our child and its descendants. Not srun: it would take the job's step with it, and Slurm does that itself.
+hr::kill_child() {
+  local pid
+  if ((HR_CHILD_IS_SRUN)); then return 0; fi
+  for pid in $(hr::descendants "$HR_CHILD"); do kill -s KILL "$pid" 2>/dev/null || true; done
+  hr::signal_child KILL || true
+}
+
+# Signals every process of this attempt that has announced itself; with `silent` only those that have not acknowledged
+# the warning. Arguments: signal, optionally `silent`. Returns 1 when there is none.
 hr::signal_ranks() {
   local record status found=1 elsewhere=0
   for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
     if [[ $record == *.child.json ]]; then continue; fi
+    if [[ ${2:-} == silent ]] && ! hr::is_silent "$record"; then continue; fi
     status=0
     hr::signal_record "$record" "$1" || status=$?
     case $status in
@@ -95,6 +206,7 @@ hr::signal_child() {
 # time that is left to get ready, and is then terminated: there was nothing to save.
 hr::warn() {
   local patience=$((HR_LEAD / 2)) since=$SECONDS said=0
+  hr::signal_ranks "$HR_SIGNAL" && return 0
   if [[ $HR_FIRST_SIGNAL == TERM ]]; then patience=$(($(hr::kill_wait) / 2)); fi
   while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
     hr::signal_ranks "$HR_SIGNAL" && return 0

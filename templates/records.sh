@@ -127,15 +127,40 @@ hr::record_child() {
 # Signals the process of one PID record, if it is still that very process on this very boot of this host.
 # Arguments: record file, signal. Returns 0 signalled; 1 gone or not ours; 2 it lives on another host.
 hr::signal_record() {
-  local text pid ticks
+  local text pid ticks ns=0
   hr::read_file "$1" || return 1
   text=$REPLY
-  hr::json_get "$text" host && [[ $REPLY == "$HR_HOST" ]] || return 2
-  hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 1
+  hr::json_get "$text" pid_ns && ns=$REPLY
+  if ((ns == HR_PID_NS)); then ns=0; fi
+  hr::json_get "$text" boot_id && local boot=$REPLY || return 1
+  # A container may have a host name of its own: the boot tells it from another host.
+  hr::json_get "$text" host || return 2
+  [[ $REPLY == "$HR_HOST" ]] || { ((ns != 0)) && [[ $boot == "$HR_BOOT_ID" ]]; } || return 2
+  [[ $boot == "$HR_BOOT_ID" ]] || return 1
   hr::json_get "$text" pid && [[ $REPLY =~ ^[1-9][0-9]*$ ]] || return 1
   pid=$REPLY
   hr::json_get "$text" start_ticks || return 1
   ticks=$REPLY
+  if ((ns != 0)); then
+    hr::find_outside "$pid" "$ticks" "$ns" && pid=$REPLY || return 1
+  fi
   hr::is_alive "$pid" "$ticks" && kill -s "$2" "$pid" 2>/dev/null || return 1
   hr::event sent signal "\"$2\"" pid "$pid"
+}
+
+# Sets REPLY to the pid that a process of an inner PID namespace (a container's) has out here; fails when there is none.
+# Start ticks are the same from every namespace. A namespace that we may not look at is no reason against it.
+# Arguments: pid inside, start ticks, inode of its namespace.
+hr::find_outside() {
+  local file pid inode
+  while IFS= read -r file; do
+    pid=${file#/proc/}
+    pid=${pid%/status}
+    inode=$(stat -Lc %i "/proc/$pid/ns/pid" 2>/dev/null) || inode=$3
+    if [[ $inode == "$3" ]] && hr::is_alive "$pid" "$2"; then
+      REPLY=$pid
+      return 0
+    fi
+  done < <(grep -lE "^NSpid:[[:space:]].*[[:space:]]$1\$" /proc/[0-9]*/status 2>/dev/null)
+  return 1
 }

@@ -36,6 +36,7 @@ hr::reset() {
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
   HR_TRAPPED=0 HR_STRAYS=0 HR_PREVIOUS=''
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
+  HR_DEADLINE=0 HR_DEADLINE_FROM=''
   HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
   hr::reset_host
 }
@@ -46,6 +47,7 @@ hr::reset_host() {
   HR_HOST=${REPLY%$'\n'}
   hr::read_file /proc/sys/kernel/random/boot_id
   HR_BOOT_ID=${REPLY%$'\n'}
+  HR_PID_NS=$(stat -Lc %i /proc/self/ns/pid 2>/dev/null) || HR_PID_NS=0
 }
 
 # One attempt from the run directory to the decision. Arguments: the command. Returns the training's own code.
@@ -67,6 +69,7 @@ hr::attempt() {
   hr::start "$@"
   hr::await_child
   hr::stop_sentinels
+  hr::end_orphans
   hr::conclude
   return "$HR_CODE"
 }
@@ -169,7 +172,7 @@ hr::begin_attempt() {
   hr::limits && limits=$REPLY
   hr::start_ticks "$HR_SHELL_PID" || REPLY=0
   hr::write_file "$HR_ATTEMPT_DIR/attempt.json" \
-    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"started\":$HR_STARTED,$limits}" ||
+    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"pid_ns\":$HR_PID_NS,\"started\":$HR_STARTED,$limits}" ||
     return 78
 }
 
@@ -239,6 +242,8 @@ hr::start() {
   hr::start_sentinels
   HR_CHILD_IS_SRUN=0
   if [[ ${1##*/} == srun ]]; then HR_CHILD_IS_SRUN=1; fi
+  hr::hear_from_the_start "$@"
+  set -- "${HR_WORDS[@]}"
   HR_CHILD_SINCE=$SECONDS
   # A foreground command would hold back the trap until its end: run it beside, and wait.
   if [[ -t 0 ]]; then "$@" </dev/null & else "$@" <&0 & fi
@@ -247,6 +252,27 @@ hr::start() {
   hr::event started pid "$HR_CHILD"
   hr::record_child
   hr::deliver # what arrived between the check above and now
+}
+
+# Sets HR_WORDS to the command, begun by us when it is Python: its own interpreter first installs the handlers and
+# announces itself, then goes on as the training, so that a warning during a long import is heard. A python that has no
+# hpc_resume executes the command as it was. hpc_resume/run/startup.py has the same text.
+# Arguments: the command.
+hr::hear_from_the_start() {
+  local -i skip=0
+  HR_WORDS=("$@")
+  if [[ "${*:1:${#HR_LAUNCHER[@]}}" == "${HR_LAUNCHER[*]}" ]]; then skip=${#HR_LAUNCHER[@]}; fi
+  local -a words=("${@:skip+1}")
+  [[ ${words[0]##*/} =~ ^python(3(\.[0-9]+)?)?$ && $(type -t -- "${words[0]}") == file ]] || return 0
+  HR_WORDS=("${@:1:skip}" "${words[0]}" -c 'import sys
+if sys.path[:1] == [""]: del sys.path[0]
+try:
+    from hpc_resume.run.startup import main
+except Exception:
+    import os
+    os.execvp(sys.argv[1], sys.argv[1:])
+main(sys.argv[1:])
+' "${words[@]}")
 }
 
 # What the training is told: contract.py says what each name means. A nested job must not take these for its own.

@@ -26,7 +26,7 @@ hr::start_sentinels() {
 hr::sentinel_text() {
   declare -p HR_ATTEMPT_DIR HR_SIGNAL HR_BOOT_ID
   declare -f hr::sentinel hr::sentinel_hears hr::end_signal hr::reset_host hr::event hr::now hr::read_file hr::json_get \
-    hr::write_file hr::say hr::start_ticks hr::is_alive hr::signal_record hr::signal_ranks
+    hr::write_file hr::say hr::start_ticks hr::is_alive hr::signal_record hr::find_outside hr::signal_ranks
   echo hr::sentinel
 }
 

@@ -29,13 +29,13 @@ class Times:
 
 
 def times(received: float, deadline: float) -> Times:
-    """The launcher needs what is left after `hard_at` for the requeue: 5 %, at least half a second, at most five.
+    """The launcher needs what is left after `hard_at` for the requeue: 5 %, at least 0.75 s, at most five.
 
-    Leaving takes a mark, a stack dump and two small files: 10 % before the end, one to ten seconds.
+    Leaving takes a mark, a stack dump and two small files: 10 % before the end, 1.5 to ten seconds.
     """
     span = max(0.0, deadline - received)
-    leave = min(10.0, max(1.0, span * 0.10))
-    last = min(5.0, max(0.5, span * 0.05))
+    leave = min(10.0, max(1.5, span * 0.10))
+    last = min(5.0, max(0.75, span * 0.05))
     return Times(max(received, deadline - leave), max(received, deadline - last))
 
 

@@ -32,7 +32,8 @@ hr::is_stray() {
   text=$REPLY
   hr::json_get "$text" request && [[ $REPLY == @(stop|requeue) ]] || return 1
   hr::json_get "$text" t && asked=${REPLY%.*} || return 1
-  ((asked <= HR_STARTED && $(date +%s) - asked < 60)) || return 1
+  printf -v text '%(%s)T' -1
+  ((asked <= HR_STARTED && text - asked < 60)) || return 1
   ! grep -qs '"asked":true' "$directory"/events/*.jsonl
 }
 
@@ -88,8 +89,10 @@ hr::ask_deadline() {
   [[ $HR_SCHEDULER == slurm ]] || return 0
   printf -v now '%(%s)T' -1
   if [[ $HR_LAST_SIGNAL == TERM ]]; then
-    hr::set_deadline $((now + $(hr::kill_wait))) KillWait replace
-  elif job=$(hr::show_job 5) && hr::job_field "$job" EndTime && end=$(date -d "$REPLY" +%s 2>/dev/null) && ((end > now)); then
+    hr::find_kill_wait
+    hr::set_deadline $((now + HR_KILL_WAIT)) KillWait replace
+  elif job=$(hr::show_job 5) && hr::job_field "$job" EndTime &&
+    end=$(date -d "$REPLY" +%s 2>/dev/null) && [[ -n $end ]] && ((end > now)); then
     hr::set_deadline "$end" EndTime replace
   fi
 }
@@ -207,7 +210,10 @@ hr::signal_child() {
 hr::warn() {
   local patience=$((HR_LEAD / 2)) since=$SECONDS said=0
   hr::signal_ranks "$HR_SIGNAL" && return 0
-  if [[ $HR_FIRST_SIGNAL == TERM ]]; then patience=$(($(hr::kill_wait) / 2)); fi
+  if [[ $HR_FIRST_SIGNAL == TERM ]]; then
+    hr::find_kill_wait
+    patience=$((HR_KILL_WAIT / 2))
+  fi
   while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
     hr::signal_ranks "$HR_SIGNAL" && return 0
     if ((SECONDS - HR_CHILD_SINCE >= HR_LEAD || (HR_CHILD_IS_SRUN && SECONDS - since >= patience))) ||
@@ -246,9 +252,12 @@ hr::descendants() {
   done
 }
 
-# Prints the seconds between Slurm's TERM and its KILL.
-hr::kill_wait() {
+# Sets HR_KILL_WAIT to the seconds between Slurm's TERM and its KILL; 30 is Slurm's default.
+# Where a signal goes to the whole process group (proctrack/pgid) it also ends a `$(...)` that has just been forked, and
+# arithmetic on its empty output would end this script: nothing here, and no decision, calculates with such output.
+hr::find_kill_wait() {
   local config=
+  HR_KILL_WAIT=30
   if [[ $HR_SCHEDULER == slurm ]]; then config=$(timeout 5 scontrol show config 2>/dev/null) || config=; fi
-  if [[ $config =~ KillWait[[:space:]]*=[[:space:]]*([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 30; fi
+  if [[ $config =~ KillWait[[:space:]]*=[[:space:]]*([0-9]+) ]]; then HR_KILL_WAIT=${BASH_REMATCH[1]}; fi
 }

@@ -35,7 +35,7 @@ def listening(job: Job):
     import sys
 
     (job.directory / "listen.py").write_text(LISTENER)
-    job.write(HR_COMMAND=[sys.executable, "listen.py"], HR_RUN_KEY="k")
+    job.write(HR_COMMAND=["env", sys.executable, "listen.py"], HR_RUN_KEY="k")
     job.start(env={"HPC_RESUME_SCHEDULER": "local", "HPC_RESUME_RUN_KEY": "k"})
     poll((job.directory / "up").exists)
     return job

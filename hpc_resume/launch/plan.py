@@ -117,6 +117,10 @@ def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
     yield Variable("HR_SAVE_AUTO", int(every == AUTO), ("checkpoint.every",))
     yield Variable("HR_BACKEND", checkpoint.backend or "", ("checkpoint.backend",))
     yield Variable("HR_KEEP", checkpoint.keep, ("checkpoint.keep",))
+    yield Variable("HR_KEEP_EVERY", checkpoint.keep_every or 0, ("checkpoint.keep_every",))
+    told = checkpoint.save_async
+    yield Variable("HR_SAVE_ASYNC", "" if told is None else str(int(told)), ("checkpoint.async",))
+    yield Variable("HR_FAST_DIR", checkpoint.fast_dir or "", ("checkpoint.fast_dir",))
 
 
 def _stagger(job: Job, width: int) -> Iterator[Variable]:

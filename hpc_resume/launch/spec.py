@@ -184,6 +184,18 @@ class Checkpoint(_Section):
         json_schema_extra={"pattern": _BACKEND.pattern},
     )
     keep: int = Field(default=2, ge=2, description="How many checkpoints stay: the newest, and one to fall back on.")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="Each whose step is a multiple of this stays for good, too."
+    )
+    save_async: bool | None = Field(
+        default=None,
+        alias="async",
+        description="true: a save costs the training a copy in memory, and is written behind it.",
+    )
+    fast_dir: Annotated[str, AfterValidator(_not_blank)] | None = Field(
+        default=None,
+        description="A directory of the node (tmpfs, NVMe; $NAMES are the node's) that takes a save first.",
+    )
 
 
 class Stagger(_Section):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hpc_resume.errors import Problem, SpecError
 from hpc_resume.launch import checks
@@ -108,15 +108,20 @@ def _unknown(path: KeyPath) -> str:
     if name == "<<":
         return "merge keys (<<) are YAML 1.1, not 1.2: write the keys out"
     section = _SECTIONS.get(path[:-1])
-    here = tuple(section.model_fields) if section else ()
+    here = _keys(section) if section else ()
     homes = "".join(_homes(name, path[:-1]))
     return unknown_key(name, here, homes or f"; the keys here are {', '.join(here)}")
+
+
+def _keys(section: type[BaseModel]) -> tuple[str, ...]:
+    """As they are written in job.yaml: `async` is no name in Python."""
+    return tuple(field.alias or name for name, field in section.model_fields.items())
 
 
 def _homes(name: str, here: KeyPath) -> Iterator[str]:
     """Where else a key of this name is at home."""
     homes = [
-        ".".join(map(str, path)) for path, model in _SECTIONS.items() if path != here and name in model.model_fields
+        ".".join(map(str, path)) for path, model in _SECTIONS.items() if path != here and name in _keys(model)
     ]
     if name.replace("-", "_") in OPTIONS:
         homes.append("slurm")

@@ -47,6 +47,9 @@ def test_the_defaults_of_a_minimal_job():
         "HR_SAVE_STEPS": 0,
         "HR_SAVE_SECONDS": 900,
         "HR_KEEP": 2,
+        "HR_KEEP_EVERY": 0,
+        "HR_SAVE_ASYNC": "",
+        "HR_FAST_DIR": "",
         "HR_STAGGER_MS": 0,
         "HR_STAGGER_JITTER_MS": 0,
         "HR_STAGGER_WIDTH": 0,
@@ -71,6 +74,13 @@ def test_steps_and_times_of_the_periodic_save_exclude_each_other():
     assert (steps["HR_SAVE_STEPS"], steps["HR_SAVE_SECONDS"]) == (500, 0)
     time = variables("checkpoint: {every: 90s}")
     assert (time["HR_SAVE_STEPS"], time["HR_SAVE_SECONDS"]) == (0, 90)
+
+
+def test_async_is_three_words_since_the_code_may_ask_for_it_too():
+    said = [variables(f"checkpoint: {text}")["HR_SAVE_ASYNC"] for text in ("{}", "{async: false}", "{async: true}")]
+    assert said == ["", "0", "1"]
+    found = variables("checkpoint: {keep_every: 50, fast_dir: $TMPDIR}")
+    assert (found["HR_KEEP_EVERY"], found["HR_FAST_DIR"]) == (50, "$TMPDIR")
 
 
 def test_the_stagger_is_in_milliseconds_and_as_wide_as_the_array_runs_at_once():

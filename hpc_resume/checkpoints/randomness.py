@@ -21,7 +21,7 @@ class Randomness:
     """The global generators of all libraries in use, and those that were passed in.
 
     `restore_last`: what a script draws between the registration and the first step (weights, the first shuffle) must
-    not change what comes after, so the state is restored once more before the first step.
+    not change what comes after, so steps() restores the state once more. A loop of one's own registers it last.
     """
 
     restore_last: Final = True

@@ -89,15 +89,17 @@ class Saver:
             unknown = sorted(set(self._loaded.manifest.components) - set(self._components))
             if unknown:
                 raise self._mismatch(f"nothing is registered as {', '.join(unknown)}")
-            self._restore_last(self._loaded)
         self._publisher.secure()
         self._name_forgotten()
 
-    def _restore_last(self, loaded: Published) -> None:
-        """What the script itself changed since the registration: random numbers that it drew."""
-        for name, component in self._components.items():
+    def restore_last(self) -> None:
+        """What the script itself has changed since the registration: random numbers that it drew.
+
+        Right before the first step, and never after it.
+        """
+        for name, component in self._components.items() if self._loaded is not None else ():
             if getattr(getattr(component, "source", None), "restore_last", False):
-                component.load(loaded.directory, name, loaded.manifest.components[name])
+                component.load(self._loaded.directory, name, self._loaded.manifest.components[name])
 
     def _name_forgotten(self) -> None:
         sources = {name: getattr(component, "source", None) for name, component in self._components.items()}

@@ -139,7 +139,10 @@ class Run:
         At a boundary a due save happens, and after a warning the run is saved and the process leaves (Stopped).
         The end of the loop is saved too; a turn that is left by `break` is not.
         """
+        fresh = not self._attempt.begun  # a checkpoint_point() before may have had a step of its own behind it
         attempt, warnings, clock = self._begun(), self._warnings, time.monotonic
+        if fresh:
+            attempt.saver.restore_last()
         guard = attempt.guard
         attempt.leave_if_warned(self._completed)
         try:

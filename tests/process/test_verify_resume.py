@@ -1,0 +1,147 @@
+"""verify-resume: finds nothing where all is saved, and the right suspect where something is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc_resume.verify.trial import choose_steps
+
+TORCH = Path(__file__).parents[2] / "examples/torch/train.py"
+TOY = '''
+import os, random, sys
+import hpc_resume
+
+class Net:
+    """Momentum on a noisy slope: every part of its state shows in the next losses."""
+    def __init__(self):
+        self.weight, self.speed = 5.0, 0.0
+    def state_dict(self):
+        return {"weight": self.weight, "speed": self.speed}
+    def load_state_dict(self, state):
+        self.weight, self.speed = state["weight"], state["speed"]
+
+@hpc_resume.resumable
+def train(run):
+    net = Net()
+    run.register(net=net, rng=hpc_resume.rng())
+    for step in LOOP:
+        loss = net.weight ** 2 + random.gauss(0, 0.1)
+        net.speed = 0.9 * net.speed - 0.01 * loss
+        net.weight += net.speed
+        run.log({"loss": loss, "seconds": os.getpid()}, step, batch=[step, step + 1])
+        AFTER
+train()
+'''
+
+
+def project(directory: Path, source: str, *arguments: str) -> Path:
+    """A job with that training."""
+    directory.mkdir(exist_ok=True)
+    (directory / "train.py").write_text(source)
+    job = {"name": "v", "command": [sys.executable, "train.py", *arguments], "slurm": {"array": "3-5"}}
+    (directory / "job.yaml").write_text(json.dumps(job | {"requeue": {"on": []}, "preemption": {"lead": "30s"}}))
+    return directory
+
+
+def verify(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
+    argv = [sys.executable, "-m", "hpc_resume", "verify-resume", *words]
+    env |= {"TMPDIR": str(directory)}
+    return subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False)
+
+
+def toy(loop: str = "run.steps(30)", after: str = "pass") -> str:
+    return TOY.replace("LOOP", loop).replace("AFTER", after)
+
+
+def test_what_is_saved_whole_is_equal_and_leaves_nothing_behind(tmp_path):
+    done = verify(project(tmp_path, toy()), "--interruptions", "3", "--seed", "5", "--report", "r.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stops = choose_steps(30, 3, 5)
+    assert done.stdout.splitlines()[0] == "job.yaml: equal bit for bit after 3 interruptions"
+    assert f"after steps {', '.join(map(str, stops))} of 30 (seed 5)" in done.stdout
+    assert "loss of each step, the ids of 30 batches, and the final state of net, rng" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "r.html", "train.py"]
+    page = (tmp_path / "r.html").read_text()
+    assert "equal bit for bit after 3 interruptions" in page
+    assert page.count('class="stop"') == 3
+    assert "http" not in page
+    assert "src=" not in page
+
+
+def test_a_loop_of_ones_own_is_verified_too(tmp_path):
+    loop = "range(run.start_step, 20)"
+    done = verify(project(tmp_path, toy(loop, "run.checkpoint_point(step + 1)")), "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert (result["equal"], result["steps"], len(result["interrupted_after"])) == (True, 20, 2)
+    assert result["components"] == {"net": "model", "rng": "rng"}
+
+
+def test_a_tolerance_lets_pass_what_is_smaller_and_only_that(tmp_path):
+    source = toy(after="net.weight += 1e-9 * (run.attempt > 1 and step > 27)")
+    directory = project(tmp_path, source)
+    strict = verify(directory, "--json", "--report", "r.md")
+    result = json.loads(strict.stdout)
+    assert strict.returncode == 1
+    assert [item["component"] for item in result["state_that_differs"]] == ["net", "net"]
+    assert {item["place"] for item in result["state_that_differs"]} == {"weight", "speed"}
+    assert all(0 < item["difference"] < 1e-6 for item in result["state_that_differs"])
+    assert [(item["name"], item["step"], item["steps"]) for item in result["metrics_that_differ"]] == [("loss", 29, 1)]
+    assert "both runs are kept in" in strict.stderr
+    assert "NOT equal after 2 interruptions" in (tmp_path / "r.md").read_text()
+    loose = verify(directory, "--tolerance", "1e-5")
+    assert loose.returncode == 0, loose.stdout
+    assert "equal within 1e-05" in loose.stdout
+
+
+def test_what_cannot_be_verified_says_why(tmp_path):
+    crash = verify(project(tmp_path / "crash", toy(after="1 / (step < 4)")))
+    assert crash.returncode == 1
+    assert "the uninterrupted run ended with code 1" in crash.stderr
+    assert "ZeroDivisionError" in crash.stderr
+    short = verify(project(tmp_path / "short", toy("run.steps(2)")))
+    assert (short.returncode, short.stdout) == (78, "")
+    assert "a training of 2 steps cannot be interrupted 2 times: --interruptions 1" in short.stderr
+    nothing = verify(project(tmp_path / "nothing", "print('no run')"))
+    assert nothing.returncode == 1
+    assert "saved nothing" in nothing.stderr
+    report = verify(tmp_path / "short", "--report", "r.pdf")
+    assert report.returncode == 78
+    assert "must end in .html or .md" in report.stderr
+
+
+PLANTED = {
+    "nothing": ((), "", "job.yaml: equal bit for bit after 2 interruptions"),
+    "rng": (("    run.register(rng=hpc_resume.rng())",), "rng", "the random numbers of the forward pass"),
+    "optimizer": (("optimizer=optimizer, ",), "optimizer", "the optimizer is not saved"),
+    "data": ((", batches=batches",), "data", "the data began anew"),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", PLANTED)
+def test_the_torch_example_is_right_and_each_planted_bug_is_found(bug, tmp_path):
+    removed, suspect, words = PLANTED[bug]
+    source = TORCH.read_text()
+    for part in removed:
+        assert part in source
+        source = source.replace(part, "")
+    times = "2" if bug == "nothing" else "1"
+    done = verify(project(tmp_path, source, "--steps", "40", "--pause", "0"), "--interruptions", times, "--seed", "1")
+    assert done.returncode == (0 if bug == "nothing" else 1), done.stdout + done.stderr
+    assert words in done.stdout
+    assert (f"  suspect       {suspect}: " in done.stdout) == bool(suspect)
+    if bug == "nothing":
+        assert "the ids of 40 batches" in done.stdout
+        assert not list(tmp_path.glob("hpc-resume-verify-*"))
+    else:
+        shutil.rmtree(next(tmp_path.glob("hpc-resume-verify-*")))

@@ -26,8 +26,17 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What attempt.json says of the requeue; `most` has what each budget of requeue.max allows, -1: unlimited."""
+
+    lead: int
+    requeue_on: tuple[str, ...]
+    most: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """attempt.json; `process` is the launcher, or rank 0 where there is none."""
+    """attempt.json; `process` is the launcher, or rank 0 where there is none, and then nobody has set `limits`."""
 
     attempt: int
     job_id: str
@@ -35,6 +44,7 @@ class AttemptRecord:
     scheduler: str
     process: Identity
     started: float
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,8 @@ class ExitRecord:
     warned: bool
     started: float
     ended: float
+    facts: str = ""  # what the decision's table was asked, in its columns
+    successor: int = 0  # the job that goes on, where this one could not be requeued
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +189,17 @@ def parse_attempt(f: Fields) -> AttemptRecord:
         f.text("scheduler", "none"),
         f.identity(),
         f.number("started"),
+        parse_limits(f),
     )
+
+
+def parse_limits(f: Fields) -> Limits | None:
+    """The budgets in attempt.json, where a launcher wrote it."""
+    most = f.values.get("max")
+    if not isinstance(most, dict):
+        return None
+    known = {name: value for name, value in most.items() if isinstance(value, int)}
+    return Limits(f.whole("lead"), tuple(f.text("requeue_on").split()), known)
 
 
 def parse_pid(f: Fields) -> PidRecord:
@@ -210,6 +232,8 @@ def parse_exit(f: Fields) -> ExitRecord:
         f.truth("warned"),
         f.number("started"),
         f.number("ended"),
+        f.text("facts"),
+        f.whole("successor"),
     )
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hpc_resume.checkpoints import Component
-    from hpc_resume.checkpoints.catalogue import Published
     from hpc_resume.run.behind import InFlight
     from hpc_resume.run.storage import Storage
 
@@ -97,7 +96,9 @@ class Saver:
 
         Right before the first step, and never after it.
         """
-        for name, component in self._components.items() if self._loaded is not None else ():
+        if self._loaded is None:
+            return
+        for name, component in self._components.items():
             if getattr(getattr(component, "source", None), "restore_last", False):
                 component.load(self._loaded.directory, name, self._loaded.manifest.components[name])
 

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 _PARTS: Final = ("sampler", "batch_sampler", "dataset", "generator")  # of a loader: one that is saved is enough
 _OPTIMIZER: Final = "torch.optim.optimizer.Optimizer"
-_RANDOM_NAMES: Final = ("rng", "random", "seed", "generator")
+_NAMES: Final = (
+    ("rng", ("rng", "random", "seed", "generator")),
+    ("optimizer", ("optim",)),
+    ("scheduler", ("sched",)),
+    ("scaler", ("scaler",)),
+    ("data", ("batch", "data", "loader", "sampler", "order", "shuffle")),
+    ("model", ("model", "net", "weights", "params")),
+)
 
 # What a component is, by the classes it comes from: nothing is imported to find out. The first that fits.
 _KINDS: Final = (
@@ -34,24 +41,24 @@ _KINDS: Final = (
         ),
     ),
 )
-_DATA_NAMES: Final = ("batch", "data", "loader", "sampler", "order", "shuffle")
 
 
 def kind_of(name: str, source: Any) -> str:
     """model, optimizer, scheduler, scaler, rng, data or other: by the object's classes, else by its name."""
+    lower = name.lower()
+    by_name = (kind for kind, words in _NAMES if any(word in lower for word in words))
+    return _kind_by_class(source) or next(by_name, "other")
+
+
+def _kind_by_class(source: Any) -> str | None:
     classes = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
-    for kind, known in _KINDS:
-        if not classes.isdisjoint(known):
-            return kind
-    if any(word in name.lower() for word in _RANDOM_NAMES):
-        return "rng"
-    return "data" if any(word in name.lower() for word in _DATA_NAMES) else "other"
+    return next((kind for kind, known in _KINDS if not classes.isdisjoint(known)), None)
 
 
 def forgotten(sources: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(what, in words) for each thing that looks forgotten."""
     kinds = {kind_of(name, source) for name, source in sources.items()}
-    if "optimizer" in kinds and "rng" not in kinds:
+    if "optimizer" in map(_kind_by_class, sources.values()) and "rng" not in kinds:
         words = (
             "an optimizer is registered and no random numbers: dropout and shuffling will go on differently after an"
             " interruption; run.register(rng=hpc_resume.rng())"

@@ -123,7 +123,7 @@ hr::see_it_through() {
       hr::event killed pid "$HR_CHILD"
       hr::say "the training has not left by itself, and its time is over: it is killed, to go on from its last checkpoint"
       hr::signal_ranks KILL || true
-      hr::kill_child
+      if ((! HR_CHILD_IS_SRUN)); then hr::signal_family KILL; fi # srun would take the step with it; Slurm does that itself
       return 0
     fi
     if ((SECONDS - since > 5)); then nap=0.25; fi
@@ -169,14 +169,6 @@ hr::has_ranks() {
     if [[ -e $record && $record != *.child.json ]]; then return 0; fi
   done
   return 1
-}
-
-# Kills our child and its descendants. Not srun: it would take the job's step with it, and Slurm does that itself.
-hr::kill_child() {
-  local pid
-  if ((HR_CHILD_IS_SRUN)); then return 0; fi
-  for pid in $(hr::descendants "$HR_CHILD"); do kill -s KILL "$pid" 2>/dev/null || true; done
-  hr::signal_child KILL || true
 }
 
 # Signals every process of this attempt that has announced itself; with `silent` only those that have not acknowledged
@@ -236,10 +228,22 @@ hr::warn() {
 
 # Ends our child and all its descendants with TERM.
 hr::terminate() {
-  local pid
   hr::event terminated pid "$HR_CHILD"
-  for pid in $(hr::descendants "$HR_CHILD"); do kill "$pid" 2>/dev/null || true; done
-  hr::signal_child TERM || true
+  hr::signal_family TERM
+}
+
+# Signals our child, then its descendants as they were before: a shell whose child died first would go on with its next
+# command, or end with a code of its own. Each is checked before its signal. Arguments: signal.
+hr::signal_family() {
+  local one
+  local -a family=()
+  for one in $(hr::descendants "$HR_CHILD"); do
+    if hr::start_ticks "$one"; then family+=("$one $REPLY"); fi
+  done
+  hr::signal_child "$1" || true
+  for one in "${family[@]}"; do
+    if hr::is_alive "${one% *}" "${one#* }"; then kill -s "$1" "${one% *}" 2>/dev/null || true; fi
+  done
 }
 
 # Prints the descendants of a process, the deepest first. Arguments: pid.

@@ -24,6 +24,7 @@ VERBS: Final[Mapping[str, str]] = {
     "run": "Run a job on this machine, in the foreground, and again after each interruption.",
     "status": "Show runs: state, attempts, published step, why they stopped, what happens next.",
     "cancel": "End jobs or runs, for good.",
+    "checkpoints": "List, verify and prune the checkpoints of a run.",
     "verify-resume": "Prove that an interruption does not change a training.",
 }
 

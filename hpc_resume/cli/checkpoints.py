@@ -36,5 +36,5 @@ def command(
         console.answer_json(shelf.as_record(found, rows, removed))
     else:
         console.answer(shelf.in_words(found, rows, removed))
-    if verify and any(row.state == checkpoints.BROKEN for row in rows):
+    if verify and any(row.reason for row in rows):
         raise typer.Exit(1)

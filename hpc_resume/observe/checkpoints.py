@@ -25,6 +25,7 @@ from hpc_resume.schedulers.local_runs import launcher_at_work
 WHOLE: Final = "whole"  # its manifest and its sizes; not every byte was read
 VERIFIED: Final = "verified"
 BROKEN: Final = "broken"
+UNREADABLE: Final = "unreadable"  # now: the disk or the network failed, and the next look may find it whole
 _FEWEST: Final = 2
 
 
@@ -43,12 +44,13 @@ class Row:
 
 
 def listing(run: RunDir, *, verify: bool) -> tuple[Row, ...]:
-    """Every checkpoint, newest first; with `verify` every byte of each is read. Raises RunStateError for a newer format."""
+    """Every checkpoint, newest first; with `verify` every byte of each is read.
+
+    Raises RunStateError when a newer hpc_resume wrote one.
+    """
     latest = run.latest_step()
     rows = [_row(run, item, latest, verify=verify) for item in _catalogue(run).listing()]
-    rows += [
-        _aside(run, name) for name in _names(run) if ".broken-" in name and layout.leftover_generation(name) is None
-    ]
+    rows += [_aside(run, name) for name in _names(run) if ".broken-" in name]
     return tuple(sorted(rows, key=lambda row: row.step, reverse=True))
 
 
@@ -113,11 +115,11 @@ def _held(run: RunDir) -> Iterator[None]:
 
 def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: bool) -> Row:
     if isinstance(item, Skipped):
-        return _broken(item.step, item.directory, item.reason)
+        return _broken(item.step, item.directory, item.reason, BROKEN if item.lasting else UNREADABLE)
     try:
         manifest.verify(item.directory, item.manifest, checksums=verify)
     except BrokenError as error:
-        return _broken(item.step, item.directory, str(error))
+        return _broken(item.step, item.directory, str(error), BROKEN if error.lasting else UNREADABLE)
     return Row(
         item.step,
         VERIFIED if verify else WHOLE,
@@ -130,8 +132,8 @@ def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: 
     )
 
 
-def _broken(step: int, directory: Path, reason: str) -> Row:
-    return Row(step, BROKEN, reason, False, _changed(directory), _size(directory), (), str(directory))  # noqa: FBT003
+def _broken(step: int, directory: Path, reason: str, state: str = BROKEN) -> Row:
+    return Row(step, state, reason, False, _changed(directory), _size(directory), (), str(directory))
 
 
 def _aside(run: RunDir, name: str) -> Row:

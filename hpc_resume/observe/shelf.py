@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from hpc_resume.observe.checkpoints import BROKEN, Row, size_words
+from hpc_resume.observe.checkpoints import Row, size_words
 from hpc_resume.observe.status import age
 from hpc_resume.run.auto import AutoCadence
 from hpc_resume.run.ledger import read_ledger
@@ -46,7 +46,7 @@ def auto_cadence(run: RunDir) -> AutoCadence | None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     how_old = "-" if row.created is None else f"{age(time.time() - row.created)} ago"
-    state = f"{row.state}: {row.reason}" if row.state == BROKEN else row.state + (", latest" if row.latest else "")
+    state = f"{row.state}: {row.reason}" if row.reason else row.state + (", latest" if row.latest else "")
     return str(row.step), how_old, size_words(row.size), state, ", ".join(row.backends)
 
 

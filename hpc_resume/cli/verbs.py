@@ -24,6 +24,9 @@ VERBS: Final[Mapping[str, str]] = {
     "run": "Run a job on this machine, in the foreground, and again after each interruption.",
     "status": "Show runs: state, attempts, published step, why they stopped, what happens next.",
     "cancel": "End jobs or runs, for good.",
+    "explain": "Say why a run stopped, what happens next, and on which evidence.",
+    "explain-exit": "Say what an exit code means.",
+    "poke": "Ask a run that is at work to save, to stop, or to go back into the queue.",
     "checkpoints": "List, verify and prune the checkpoints of a run.",
     "verify-resume": "Prove that an interruption does not change a training.",
 }

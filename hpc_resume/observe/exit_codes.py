@@ -1,4 +1,4 @@
-"""What an exit code means, whoever asks: the table of the contract, the signals, and what usually is behind them. Pure."""
+"""What an exit code means, by the table of the contract, and what usually is behind it. Pure."""
 
 from __future__ import annotations
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpc_resume.errors import HpcResumeError
+from hpc_resume.observe.waiting import launch_limit
 from hpc_resume.run.process import is_alive
-from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
-from hpc_resume.run.rundir import RunDir
+from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord, read_fields
+from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import JobState, slurm
 from hpc_resume.schedulers.local_runs import scheduler_of
 
+DAY: Final = 86_400.0  # seconds; the launcher forgets a failed node after it
 SLURM_PATIENCE: Final = 15.0  # seconds; squeue gives up by itself after MessageTimeout, 10 s at most sites
 
 
@@ -38,6 +41,8 @@ class Facts:
     scheduler_alive: bool = False  # of a local run: the process that starts its attempts
     job: JobState | None = None
     slurm_answered: bool = False
+    launch_limit: int | None = None  # of failed launches, where one has failed and Slurm says
+    excluded: str = ""  # nodes that the launcher has left out in the last day
     trouble: str = ""
 
 
@@ -65,12 +70,28 @@ def _facts_of(run: RunDir) -> Facts:
             attempt=record,
             exit=newest.exit() if newest else None,
             outcome=newest.outcome() if newest else None,
-            cancel_asked=newest is not None and newest.control_file.exists(),
+            cancel_asked=newest is not None and request_of(newest) in ("cancel", "stop"),
             alive=is_alive(record.process) if record else False,
             scheduler_alive=scheduler_of(run) is not None,
+            excluded=_excluded(run) if run.finished() is None else "",
         )
     except (HpcResumeError, OSError) as error:
         return replace(facts, trouble=str(error))
+
+
+def request_of(attempt: AttemptDir) -> str:
+    """What its owner has asked of an attempt (schedulers/control.py), empty when nothing."""
+    fields = read_fields(attempt.control_file)
+    return fields.text("request") if fields is not None else ""
+
+
+def _excluded(run: RunDir) -> str:
+    """Said by the attempt that went back into the queue: the newest, or the one before that."""
+    for attempt in reversed(run.attempts()[-2:]):
+        for event in reversed(attempt.events()):
+            if event.event == "excluded" and time.time() - event.t < DAY:
+                return str(event.data.get("nodes", ""))
+    return ""
 
 
 def _changed(run: RunDir) -> float | None:
@@ -91,11 +112,21 @@ def with_slurm(facts: Sequence[Facts], more_jobs: Sequence[str]) -> tuple[tuple[
         states = {state.job_id: state for state in slurm.jobs(sorted({*ids, *more_jobs}), patience=SLURM_PATIENCE)}
     except HpcResumeError as error:
         return tuple(facts), (), f"what Slurm knows of these jobs is unknown: {last_words(error)}"
+    limit = _launch_limit() if any(state.batch_flag > 1 for state in states.values()) else None
     told = tuple(
-        replace(item, slurm_answered=True, job=states.get(job_id)) if (job_id := _slurm_job(item)) else item
+        replace(item, slurm_answered=True, job=states.get(job_id), launch_limit=limit)
+        if (job_id := _slurm_job(item))
+        else item
         for item in facts
     )
     return told, tuple(state for state in states.values() if state.job_id not in ids), ""
+
+
+def _launch_limit() -> int | None:
+    try:
+        return launch_limit(slurm.config(patience=SLURM_PATIENCE))
+    except HpcResumeError:
+        return None
 
 
 def last_words(error: Exception) -> str:
@@ -107,4 +138,7 @@ def _slurm_job(item: Facts) -> str:
     """The job whose state decides that of a run; empty when Slurm has nothing to say of it."""
     if item.attempt is None or item.attempt.scheduler != "slurm" or item.finished:
         return ""
+    if item.exit is not None and item.exit.successor:
+        _, mark, task = item.attempt.job_id.partition("_")
+        return f"{item.exit.successor}{mark}{task}"
     return item.attempt.job_id

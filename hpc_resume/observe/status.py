@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from hpc_resume import contract
 from hpc_resume.observe.facts import Facts
+from hpc_resume.observe.waiting import in_words
 from hpc_resume.run.records import ExitRecord
 from hpc_resume.schedulers import JobState
 
@@ -69,7 +69,7 @@ def row_of_job(job: JobState) -> Row:
     base, _, task = job.job_id.partition("_")
     key = f"{job.name}-{base}" + (f"_{task}" if task else "")
     state = "pending" if job.state in _WAITING else job.state.lower()
-    return Row(key, state, 0, None, None, job.job_id, job.nodes, _queue_words(job), "", "slurm", "")
+    return Row(key, state, 0, None, None, job.job_id, job.nodes, in_words(job), "", "slurm", "")
 
 
 def _judge(facts: Facts) -> tuple[str, str]:
@@ -115,8 +115,8 @@ def _judge_slurm(facts: Facts) -> tuple[str, str]:
     job = facts.job
     if job is not None and job.active:
         if job.state in _WAITING:
-            return "requeued", "; ".join(filter(None, (_ended_words(facts), _queue_words(job))))
-        return "running", "" if job.state == "RUNNING" else job.state.lower()
+            return "requeued", _joined(_ended_words(facts), in_words(job, facts.launch_limit), _excluded_words(facts))
+        return "running", _joined("" if job.state == "RUNNING" else job.state.lower(), _excluded_words(facts))
     if facts.exit is not None and facts.exit.decision not in ("requeue", "slurm"):
         return _judge_exit(facts, facts.exit)
     if job is not None and job.state == "CANCELLED":
@@ -150,17 +150,16 @@ def _ended_words(facts: Facts) -> str:
         cause = f"crashed with code {ended.code}" + (f" ({error})" if error else "")
     else:
         cause = _CAUSES.get(ended.cause, ended.cause)
-    says_more = ended.decision == "stop" and ended.cause not in ("cancelled", "config")
+    says_more = ended.decision in ("stop", "hold") and ended.cause not in ("cancelled", "config")
     return f"{cause}; {ended.reason}" if says_more and ended.reason else cause
 
 
-def _queue_words(job: JobState) -> str:
-    """Why a job waits, and what its owner can do about it. A requeued job waits about two minutes (measured)."""
-    if job.reason == "BeginTime" and job.restarts:
-        until = time.strftime("%H:%M:%S", time.localtime(job.start_time)) if job.start_time else "its begin time"
-        advice = f"`scontrol update JobId={job.job_id} StartTime=now` starts it now"
-        return f"Slurm holds a requeued job back until {until}; {advice}"
-    return f"waits in the queue: {job.reason}" if job.reason else ""
+def _excluded_words(facts: Facts) -> str:
+    return f"without {facts.excluded}, which ended it twice without a word" if facts.excluded else ""
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _cause(facts: Facts) -> str:

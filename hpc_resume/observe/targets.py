@@ -43,6 +43,28 @@ def select(targets: Sequence[str]) -> Selection:
     )
 
 
+def select_one(target: str) -> RunDir:
+    """The one run that is meant; of a job.yaml or a directory, its newest. RunNotFoundError also for an array."""
+    runs = select([target] if target else ()).runs
+    if not runs:
+        raise RunNotFoundError(f"{target} has not begun: there is no run of it here yet; `hpc-resume status {target}`")
+    if len(runs) > 1 and (not target or Path(target).exists()):
+        return max(runs, key=_last_touched)
+    if len(runs) > 1:
+        keys = ", ".join(run.key for run in runs[:_SHOWN])
+        raise RunNotFoundError(f"{target} means {len(runs)} runs ({keys}...): name one of them, as {runs[0].key}")
+    return runs[0]
+
+
+def _last_touched(run: RunDir) -> tuple[float, str]:
+    """When its newest attempt began."""
+    newest = run.newest_attempt()
+    try:
+        return (newest.path if newest else run.path).stat().st_mtime, run.key
+    except OSError:
+        return 0.0, run.key
+
+
 def _select(target: str) -> Selection:
     path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay
     if path.is_file():

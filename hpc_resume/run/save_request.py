@@ -1,8 +1,8 @@
 """SIGURG: the owner asks for a save now, and the training goes on. `hpc-resume poke save` sends it by the launcher.
 
 Chosen: a signal of its own. Rejected: the warning's, with the request beside it; two pending signals of one number
-melt into one, so a warning that meets a request would be taken for it. The system's default for SIGURG is to do nothing:
-before a run is open, and in programs without us, a request is lost and nothing else happens.
+melt into one, so a warning that meets a request would be taken for it. The system's default for SIGURG is to do
+nothing: before a run is open, and in programs without us, a request is lost and nothing else happens.
 """
 
 from __future__ import annotations

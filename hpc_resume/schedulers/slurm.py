@@ -151,7 +151,8 @@ def parse_squeue(text: str) -> Iterator[JobState]:
     for line in text.split("\n"):
         values = [_value(part) for part in line.split(SEPARATOR)]
         if len(values) == len(SQUEUE_FIELDS) + 1:  # the last separator has nothing after it
-            job_id, name, state, reason, restarts, start, end, preempt, nodes, user, directory, output, flag, depends, _ = values
+            job_id, name, state, reason, restarts, start, end, preempt, nodes, *more, _ = values
+            user, directory, output, flag, depends = more
             yield JobState(
                 job_id=job_id,
                 name=name,

@@ -99,7 +99,7 @@ def _run(command: PythonCommand, words: Sequence[str]) -> int:
     """As `python` would; the exit code. SystemExit and KeyboardInterrupt go through."""
     sys.orig_argv[:] = words
     main_module = type(sys)("__main__")
-    main_module.__dict__["__builtins__"] = __builtins__
+    main_module.__dict__.update(__builtins__=__builtins__, __annotations__={})
     _kept.append(sys.modules["__main__"])
     sys.modules["__main__"] = main_module
     try:
@@ -108,7 +108,8 @@ def _run(command: PythonCommand, words: Sequence[str]) -> int:
         else:
             _run_script(command, main_module.__dict__)
     except Exception as error:  # noqa: BLE001 - shown as python shows it, without our frames
-        sys.excepthook(type(error), error, _theirs(error.__traceback__))
+        error.__traceback__ = _theirs(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 
@@ -137,11 +138,11 @@ def _run_script(command: PythonCommand, namespace: dict[str, Any]) -> None:
         __cached__=None,
         __doc__=None,
         __loader__=SourceFileLoader("__main__", command.script),
-        __annotations__={},
     )
-    with io.open_code(str(Path(command.script).absolute())) as stream:
+    file = namespace["__file__"]
+    with io.open_code(file) as stream:
         source = stream.read()
-    exec(compile(source, command.script, "exec", dont_inherit=True), namespace)  # noqa: S102 - that is what it is for
+    exec(compile(source, file, "exec", dont_inherit=True), namespace)  # noqa: S102 - that is what it is for
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:

@@ -110,7 +110,13 @@ def test_under_a_launcher_only_the_trainings_own_files_are_written(start, walk, 
     child = start(walk(source), **env)
     assert child.code() == 0
     assert "3 preempted 1800000000.0 False" in child.seen
-    assert sorted(path.name for path in run.path.iterdir()) == ["attempts", "checkpoints", "latest", "lease", "run.lock"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "attempts",
+        "checkpoints",
+        "latest",
+        "lease",
+        "run.lock",
+    ]
     assert sorted(path.name for path in attempt.path.iterdir()) == ["events", "metrics.jsonl", "outcome.json", "pids"]
     modes = {path.stat().st_mode & 0o077 for path in [run.path / "latest", *run.checkpoints_dir.rglob("*")]}
     assert modes == {0}

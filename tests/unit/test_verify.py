@@ -1,0 +1,126 @@
+"""What verify-resume compares and whom it suspects: the rules, without a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc_resume.errors import UsageError
+from hpc_resume.verify.compare import metrics_to_compare, partings, same, state_differences
+from hpc_resume.verify.suspects import suspect
+from hpc_resume.verify.trace import Trace
+from hpc_resume.verify.trial import choose_steps
+
+ALL = {"model": "model", "optimizer": "optimizer", "rng": "rng", "batches": "data", "schedule": "scheduler"}
+
+
+def trace(losses, batches=None, stops=(), kinds=None, **more):
+    metrics = {
+        step: {"loss": loss} | {name: values[step] for name, values in more.items()} for step, loss in enumerate(losses)
+    }
+    return Trace(metrics, dict(enumerate(batches or ())), stops, kinds or ALL, len(losses), Path())
+
+
+def suspected(reference, resumed):
+    names = metrics_to_compare((reference, resumed), ())
+    parted = list(partings(reference, resumed, names, 0.0))
+    return suspect(parted, (), resumed.stops, resumed.kinds, reference.batches.get(0)).suspect
+
+
+def without(kind):
+    return {name: found for name, found in ALL.items() if found != kind}
+
+
+LOSSES = [5.0, 4.0, 3.0, 2.0, 1.0]
+BATCHES = [[0], [1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("losses", "batches", "kinds", "expected"),
+    [
+        ([5.0, 4.0, 9.0, 9.0, 9.0], [[0], [1], [0], [1], [2]], without("data"), "data"),
+        ([5.0, 4.0, 9.0, 9.0, 9.0], [[0], [1], [0], [1], [2]], ALL, "data"),
+        ([5.0, 4.0, 3.0, 9.0, 9.0], [[0], [1], [2], [9], [9]], without("rng"), "rng"),  # the shuffle of the next epoch
+        ([5.0, 4.0, 9.0, 9.0, 9.0], BATCHES, without("rng"), "rng"),
+        ([5.0, 4.0, 9.0, 9.0, 9.0], BATCHES, without("model"), "model"),
+        ([5.0, 4.0, 9.0, 9.0, 9.0], BATCHES, ALL, "unknown"),
+        ([5.0, 4.0, 9.0, 9.0, 9.0], None, without("data"), "data"),
+        ([5.0, 4.0, 3.0, 9.0, 9.0], BATCHES, without("optimizer"), "optimizer"),
+        ([5.0, 4.0, 3.0, 9.0, 9.0], BATCHES, ALL, "optimizer"),
+        ([5.0, 9.0, 9.0, 9.0, 9.0], BATCHES, ALL, "unknown"),  # before any interruption
+        ([5.0, 4.0, 3.0, 9.0, 9.0], None, without("optimizer"), "optimizer"),
+    ],
+)
+def test_the_first_step_after_a_resume_tells_what_was_not_saved(losses, batches, kinds, expected):
+    reference = trace(LOSSES, BATCHES if batches else None)
+    assert suspected(reference, trace(losses, batches, (2,), kinds)) == expected
+
+
+def test_a_scheduler_shows_in_the_learning_rate():
+    reference = trace(LOSSES, BATCHES, lr_loss=[1.0] * 5)
+    resumed = trace([5.0, 4.0, 3.0, 9.0, 9.0], BATCHES, (2,), without("scheduler"), lr_loss=[1.0, 1.0, 1.0, 0.5, 0.5])
+    assert suspected(reference, resumed) == "scheduler"
+
+
+def test_metrics_about_time_are_not_compared_unless_asked_for():
+    one = Trace({0: {"loss": 1.0, "val/loss": 2.0, "seconds": 3.0}}, {}, (), {}, 1, Path())
+    assert metrics_to_compare((one, one), ()) == ("loss", "val/loss")
+    assert metrics_to_compare((one, one), ("seconds",)) == ("seconds",)
+    other = Trace({0: {"reward": 1.0, "samples_per_s": 2.0, "step_time": 3.0}}, {}, (), {}, 1, Path())
+    assert metrics_to_compare((other, other), ()) == ("reward",)
+
+
+def test_bits_decide_and_a_tolerance_is_relative_only_above_one():
+    nan = float("nan")
+    assert same(nan, nan, 0.0)
+    assert not same(0.0, -0.0, 0.0)
+    assert not same(1, 1.0, 0.0)
+    assert not same([1.0, 2.0], [1.0], 0.0)
+    assert same(1000.0, 1000.5, 1e-3)
+    assert not same(0.001, 0.0025, 1e-3)
+    assert same({"a": [1.0]}, {"a": [1.0 + 1e-9]}, 1e-6)
+
+
+def test_a_step_that_only_one_run_has_is_a_difference():
+    assert [p.step for p in partings(trace(LOSSES), trace(LOSSES[:4]), ("loss",), 0.0)] == [4]
+
+
+def test_the_state_is_named_by_its_place_with_the_largest_difference():
+    import numpy as np
+
+    left = {"state": {0: {"exp_avg": np.array([1.0, 2.0, 3.0]), "step": 4}}, "groups": [{"lr": 0.1}], "gone": 1}
+    right = {"state": {0: {"exp_avg": np.array([1.0, 2.5, 2.0]), "step": 4}}, "groups": [{"lr": 0.2}], "new": 1}
+    found = {d.place: (d.words, d.difference) for d in state_differences("optimizer", left, right, 0.0)}
+    assert found == {
+        "state.0.exp_avg": ("2 of 3 values differ", 1.0),
+        "groups[0].lr": ("0.1 and 0.2", pytest.approx(0.1)),
+        "gone": ("not in the interrupted run", 0.0),
+        "new": ("not in the uninterrupted run", 0.0),
+    }
+    assert not list(state_differences("optimizer", left, left, 0.0))
+    shapes = list(state_differences("m", {"w": np.ones(2)}, {"w": np.ones(3, dtype="f4")}, 0.0))
+    assert "float64 (2,) and float32 (3,)" in shapes[0].words
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_are_compared_bit_for_bit_whatever_their_type():
+    import torch
+
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.float64, torch.complex64):
+        left, right = torch.ones(4).to(dtype), torch.ones(4).to(dtype)
+        assert not list(state_differences("m", {"w": left.T}, {"w": right}, 0.0))
+        right[2] = 0
+        assert [d.words for d in state_differences("m", {"w": left}, {"w": right}, 0.0)] == ["1 of 4 values differ"]
+    scalar = list(state_differences("m", {"w": torch.tensor(1.0)}, {"w": torch.tensor(1.5)}, 0.0))
+    assert scalar[0].difference == 0.5
+    assert not list(state_differences("m", {"w": torch.tensor(1.0)}, {"w": torch.tensor(1.5)}, 0.6))
+
+
+def test_the_steps_are_the_seeds_and_inside_the_training():
+    assert choose_steps(100, 5, 3) == choose_steps(100, 5, 3) != choose_steps(100, 5, 4)
+    assert choose_steps(3, 2, 0) == (1, 2)
+    for total in (1, 2):
+        with pytest.raises(UsageError, match="cannot be interrupted"):
+            choose_steps(total, 2, 0)

@@ -3,6 +3,8 @@
 
 VENV ?= .venv
 JOBS ?= 2
+# Without its dependencies: it asks for a torch of its own choice.
+TORCHDATA ?= torchdata==0.11.0
 # The one place that names the PyTorch the tests run with. Without a GPU: PIP_INDEX_URL of PyTorch's CPU wheels is smaller.
 TORCH ?= torch==2.13.0
 PYTEST ?=
@@ -62,7 +64,8 @@ env: $(VENV)/.made-dev ## the environment, in VENV
 torch: $(VENV)/.made-dev
 	@if [ "$$(cat $(VENV)/.made-torch 2>/dev/null)" != "$(TORCH)" ]; then
 	  echo "== installing $(TORCH)"
-	  if $(PIP) '$(TORCH)'; then echo '$(TORCH)' >$(VENV)/.made-torch; else echo "== no $(TORCH) here" >&2; fi
+	  if $(PIP) '$(TORCH)' && $(PIP) --no-deps '$(TORCHDATA)'; then echo '$(TORCH)' >$(VENV)/.made-torch
+	  else echo "== no $(TORCH) here" >&2; fi
 	fi
 
 slurm-packages:

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DIGITS: Final = 8
+# Claims and bases that stay. An older writer that comes back still finds a higher number, and what it publishes is of
+# a lower generation than everything else.
+_REMEMBERED: Final = 64
 _CLAIM: Final = re.compile(rf"\d{{{_DIGITS},}}", re.ASCII)
 _BASE: Final = re.compile(rf"(\d{{{_DIGITS},}})\.base", re.ASCII)
+_DRAFT: Final = re.compile(rf"\.(\d{{{_DIGITS},}})(?:\.base)?\.tmp\.", re.ASCII)
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL)
 
 
@@ -34,7 +38,7 @@ _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, e
 class Fences:
     """Which step each generation went on from. Pure."""
 
-    bases: Mapping[int, int] = field(default_factory=dict)
+    bases: dict[int, int] = field(default_factory=dict)
 
     def superseded(self, generation: int, step: int) -> int | None:
         """The generation that had gone on without this checkpoint when it was published; None when it counts."""
@@ -54,7 +58,8 @@ class Generations:
         while True:
             number = self.highest() + 1
             record = {"version": FORMAT_VERSION, "generation": number, **owner}
-            if self._create(number, (json.dumps(record) + "\n").encode()) and self.highest() == number:
+            # An old number that had been cleared away can be created again by who looked long ago: not a claim.
+            if self._create(number, (json.dumps(record) + "\n").encode()) and number > self.highest() - _REMEMBERED:
                 return number
 
     def highest(self) -> int:
@@ -62,17 +67,28 @@ class Generations:
         return max((int(name) for name in self._names() if _CLAIM.fullmatch(name)), default=0)
 
     def go_on_from(self, number: int, step: int) -> None:
-        """Say that generation `number` goes on from `step`: what older ones publish beyond it from now on is void."""
-        write_json(self._path(number, ".base"), {"version": FORMAT_VERSION, "generation": number, "step": step})
+        """Say that generation `number` goes on from `step`: what older ones publish beyond it from now on is void.
+
+        The record repeats the newest of those before it, so that a reader needs one file; the older ones go.
+        """
+        bases = self.fences().bases | {number: step}
+        kept = {str(old): bases[old] for old in sorted(bases)[-_REMEMBERED:]}
+        write_json(self._path(number, ".base"), {"version": FORMAT_VERSION, "generation": number, "bases": kept})
+        for name in self._names():
+            base, draft = _BASE.fullmatch(name), _DRAFT.match(name)
+            old_claim = _CLAIM.fullmatch(name) is not None and int(name) <= number - _REMEMBERED
+            if old_claim or (base and int(base[1]) < number) or (draft and int(draft[1]) <= number):
+                with contextlib.suppress(OSError):
+                    (self._directory / name).unlink()
 
     def fences(self) -> Fences:
         """What has been said by go_on_from; a record that cannot be read fences nothing off."""
-        bases = {}
-        for name in self._names():
-            if match := _BASE.fullmatch(name):
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                    bases[int(match[1])] = int(json.loads((self._directory / name).read_bytes())["step"])
-        return Fences(bases)
+        for name in sorted(self._names(), reverse=True):
+            if _BASE.fullmatch(name):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                    bases = json.loads((self._directory / name).read_bytes())["bases"]
+                    return Fences({int(number): int(step) for number, step in bases.items()})
+        return Fences()
 
     def owner(self, number: int) -> Mapping[str, object]:
         """What `claim` was told; empty when it is gone or garbled."""
@@ -92,7 +108,7 @@ class Generations:
                 if error.errno not in _NO_LINKS:
                     raise
                 write_new(place, data)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # not found: whoever has this number has cleared our draft away
             return False
         finally:
             draft.unlink(missing_ok=True)

@@ -82,6 +82,7 @@ class Store:
         self._world_size = world_size
         self._durable = durable
         self._placing: Placing | None = None
+        self._wrecks: list[Path] = []  # of drafts that could not be removed
         self._catalogue = Catalogue(root, self._log)
 
     def load(self, *, checksums: bool = True) -> Loaded:
@@ -144,6 +145,8 @@ class Store:
             self._root.mkdir(DIR_MODE, exist_ok=True)
             self._catalogue.refuse_link()
             self._check_generation()
+            while self._wrecks:
+                shutil.rmtree(self._wrecks.pop(), ignore_errors=True)
             placing = self._placing = self._placing or self._choose_placing()
             if isinstance(placing, ByManifest):
                 self._make_way(step)
@@ -177,8 +180,10 @@ class Store:
         return Receipt(Published(draft.step, final, made), tuple(warnings))
 
     def abandon(self, draft: Draft) -> None:
-        """Leave nothing of `draft`, as far as the disk allows; the next holder of the run collects the rest."""
+        """Leave nothing of `draft`, as far as the disk allows; the next `begin` tries again."""
         shutil.rmtree(draft.directory, ignore_errors=True)
+        if os.path.lexists(draft.directory):  # the disk that refused to take it refuses to let it go, too
+            self._wrecks.append(draft.directory)
 
     def point_latest(self, step: int) -> tuple[str, ...]:
         """Make `latest` say `step`; what went wrong, if anything did."""

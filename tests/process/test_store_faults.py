@@ -1,0 +1,112 @@
+"""Every call of a publish, of a prune and of their clean-up fails once, in each way, or is the last of its process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+COMPILER = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+DRIVER = """
+import ctypes, errno, os, shutil, sys
+from pathlib import Path
+from hpc_resume.checkpoints.placing import ByManifest, ByRename
+from hpc_resume.checkpoints.state_dict import StateComponent
+from hpc_resume.checkpoints.store import Store
+from hpc_resume.errors import CheckpointError
+
+base, placing, name = Path(sys.argv[1]), {"rename": ByRename, "manifest": ByManifest}[sys.argv[2]], sys.argv[3]
+number = 0 if name == "KILL" else getattr(errno, name)
+sticky = name in ("ENOSPC", "EDQUOT", "EROFS")  # what goes on until somebody does something
+faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
+
+class State:
+    def __init__(self, step): self.step = step
+    def state_dict(self): return {"step": self.step, "text": "x" * self.step}
+    def load_state_dict(self, state): self.step = state["step"]
+
+def store(directory, generation):
+    made = Store(directory / "checkpoints", directory / "latest", attempt=1, keep=2, generation=generation)
+    made._placing = placing(directory / "checkpoints", generation)
+    return made
+
+def publish(made, step):
+    return made.publish(step, {"state": StateComponent(State(step)), "more": StateComponent(State(step))})
+
+origin = base / "origin"
+origin.mkdir()
+for step in (1, 2):
+    publish(store(origin, 1), step)
+
+call, lost = 0, 0
+while True:
+    directory = base / str(call)
+    shutil.copytree(origin, directory)
+    made = store(directory, 1)
+    assert made.load().newest.step == 2
+    if os.fork() == 0:
+        faults.fault_arm(call, number, sticky)
+        code = 7
+        try:
+            publish(made, 3)
+            code = 0
+        except CheckpointError as error:
+            assert "below" in str(error), error
+        os._exit(code if faults.fault_count() > call else 10)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    assert code in (0, 7, 10) or (code == -9 and number == 0), (call, code)
+    after = store(directory, 1)
+    loaded = after.load()
+    assert not loaded.skipped, (call, loaded.skipped)
+    assert loaded.newest.step == 3 if code in (0, 10) else loaded.newest.step in (2, 3), (call, code)
+    state = State(0)
+    StateComponent(state).load(loaded.newest.directory, "state", "json")
+    assert state.step == loaded.newest.step
+    lost += loaded.newest.step == 2
+    after.clear_leftovers()
+    receipt = publish(after, 4)
+    assert receipt.warnings == (), receipt.warnings
+    names = sorted(path.name for path in (directory / "checkpoints").iterdir())
+    assert names == [f"step-{loaded.newest.step:08d}", "step-00000004"], (call, names)
+    assert (directory / "latest").read_text() == "step-00000004\\n"
+    shutil.rmtree(directory)
+    if code == 10:
+        break
+    call += 1
+print("calls", call, "before the commit", lost)
+"""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Path:
+    if COMPILER is None:
+        pytest.skip("this machine has no C compiler (cc, gcc or clang)")
+    built = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    done = subprocess.run(
+        [COMPILER, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", built, source, "-ldl"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return built
+
+
+@pytest.mark.parametrize("placing", ["rename", "manifest"])
+@pytest.mark.parametrize("fault", ["KILL", "EIO", "ENOSPC", "EDQUOT", "EROFS"])
+def test_no_call_of_a_publish_can_fail_so_that_a_good_checkpoint_is_lost(library, tmp_path, placing, fault):
+    script = tmp_path / "driver.py"
+    script.write_text(textwrap.dedent(DRIVER))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, placing, fault],
+        env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=55, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    calls, lost = int(done.stdout.split()[1]), int(done.stdout.split()[-1])
+    assert calls > 30, "the faults did not reach the calls"
+    assert 15 < lost < calls, "no call before the commit, or none after it, was hit"

@@ -41,12 +41,11 @@ def command(
         else:
             console.answer(decision.printed())
         return
-    from hpc_resume.observe.evidence import look  # noqa: PLC0415
+    from hpc_resume.observe.evidence import find  # noqa: PLC0415
     from hpc_resume.observe.explain import explain  # noqa: PLC0415
-    from hpc_resume.observe.targets import select_one  # noqa: PLC0415
     from hpc_resume.observe.telling import told  # noqa: PLC0415
 
-    explanation = explain(look(select_one(target)))
+    explanation = explain(find(target))
     if as_json:
         console.answer_json(asdict(explanation))
     else:

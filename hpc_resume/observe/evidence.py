@@ -7,14 +7,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_resume.errors import HpcResumeError
+from hpc_resume.errors import HpcResumeError, RunNotFoundError
 from hpc_resume.observe.budgets import Past, past
 from hpc_resume.observe.explain import Evidence
 from hpc_resume.observe.facts import SLURM_PATIENCE, Facts, collect, request_of, with_slurm
-from hpc_resume.observe.status import row
+from hpc_resume.observe.status import row, row_of_job
+from hpc_resume.observe.targets import newest_of, select
 from hpc_resume.run.records import Limits, read_fields
 from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import slurm
+
+
+def find(target: str) -> Evidence:
+    """Everything that is known of the run that is meant, or of a job that waits and has none yet.
+
+    Raises RunNotFoundError for what nobody knows, or several; what a wrong job.yaml raises.
+    """
+    selection = select([target] if target else ())
+    if selection.runs:
+        return look(newest_of(selection.runs, target))
+    _, jobs, trouble = with_slurm((), selection.job_ids)
+    waiting = [job for job in jobs if job.active]
+    if not waiting:
+        why = f" ({trouble})" if trouble else ""
+        raise RunNotFoundError(f"no run of {target or 'this job'} here, and no such job in the queue{why}")
+    job = waiting[0]
+    return Evidence(Facts(row_of_job(job).run, "", job=job, slurm_answered=True))
 
 
 def look(run: RunDir) -> Evidence:

@@ -92,7 +92,7 @@ def explain(found: Evidence) -> Explanation:
         directory=facts.directory,
         state=seen.state,
         attempt=found.number,
-        job_id=seen.job_id,
+        job_id=seen.job_id or (facts.job.job_id if facts.job is not None else ""),
         cause=cause,
         cause_words=words,
         code=explain_code(found.exit.code) if found.exit is not None and 0 <= found.exit.code <= 255 else None,
@@ -166,10 +166,10 @@ def _data(event: Event) -> str:
 
 
 def _slurm_state(facts: Facts) -> str:
-    if facts.attempt is None or facts.attempt.scheduler != "slurm":
-        return ""
     if facts.job is not None:
         return facts.job.state
+    if facts.attempt is None or facts.attempt.scheduler != "slurm":
+        return ""
     return "not in the queue" if facts.slurm_answered else "unknown"
 
 
@@ -198,7 +198,7 @@ def _in_queue(found: Evidence, cause: str, decision: str, reason: str) -> Next:
     facts = found.facts
     assert facts.job is not None  # noqa: S101 - the caller has looked
     waiting = explain_reason(facts.job)
-    refused = refusal(cause, facts.attempts, found.limits, requeued=decision in ("", "slurm"))
+    refused = refusal(cause, facts.attempts, found.limits, requeued=_is_slurms_requeue(found.exit))
     words = [f"held: {waiting.words}" if waiting.held else f"in the queue: {waiting.words or waiting.reason}"]
     words += [launches(facts.job, facts.launch_limit)]
     if refused:
@@ -219,6 +219,11 @@ def refusal(cause: str, attempts: int, limits: Limits | None, *, requeued: bool)
     if requeued and cause in NAMED and cause != "timeout" and cause not in limits.requeue_on:
         return f"requeue.on does not name {cause}"
     return ""
+
+
+def _is_slurms_requeue(ended: ExitRecord | None) -> bool:
+    """By the facts of the decision; an attempt without a last word can only have been requeued by Slurm."""
+    return ended is None or ended.facts.split()[1:2] == ["yes"]
 
 
 def _resume(facts: Facts) -> str:

@@ -48,12 +48,15 @@ def select_one(target: str) -> RunDir:
     runs = select([target] if target else ()).runs
     if not runs:
         raise RunNotFoundError(f"{target} has not begun: there is no run of it here yet; `hpc-resume status {target}`")
-    if len(runs) > 1 and (not target or Path(target).exists()):
-        return max(runs, key=_last_touched)
-    if len(runs) > 1:
+    return newest_of(runs, target)
+
+
+def newest_of(runs: Sequence[RunDir], target: str) -> RunDir:
+    """Of a place the run that was touched last; several runs of one name mean an array: RunNotFoundError."""
+    if len(runs) > 1 and target and not Path(target).exists():
         keys = ", ".join(run.key for run in runs[:_SHOWN])
         raise RunNotFoundError(f"{target} means {len(runs)} runs ({keys}...): name one of them, as {runs[0].key}")
-    return runs[0]
+    return max(runs, key=_last_touched)
 
 
 def _last_touched(run: RunDir) -> tuple[float, str]:

@@ -1,0 +1,151 @@
+"""poke and explain on a real cluster: each request does what it says, and each kind of end is explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster, wait_for
+from test_survival import Project, await_steps, causes, executed, preempt
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def project(cluster: Cluster, tmp_path: Path) -> Project:
+    return Project(cluster, tmp_path)
+
+
+def answer(project: Project, *words: str, code: int = 0) -> dict[str, Any]:
+    done = project.cli(*words, "--json")
+    assert done.returncode == code, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def events(run: Path, attempt: int) -> list[str]:
+    paths = run.glob(f"attempts/{attempt:04d}/events/*.jsonl")
+    return [json.loads(line)["event"] for path in paths for line in path.read_text().splitlines()]
+
+
+def test_save_then_requeue_then_stop_of_one_job(project: Project) -> None:
+    cluster = project.cluster
+    job, run = project.submit(100_000)
+    await_steps(run, 1)
+    saved = answer(project, "poke", job, "save")
+    assert (saved["done"], saved["signal"], saved["step"] > 0) == (True, "URG", True)
+    assert cluster.state(job) == "RUNNING"
+    assert "received" not in events(run, 1)
+
+    requeued = answer(project, "poke", job, "requeue")
+    assert (requeued["done"], requeued["words"]) == (True, f"job {job} is back in the queue")
+    waiting = answer(project, "explain", job)
+    assert (waiting["cause"], waiting["next"]["decision"]) == ("operator", "requeue")
+    if waiting["state"] == "requeued":  # else it runs again already
+        assert waiting["next"]["command"] == f"scontrol update JobId={job} StartTime=now"
+        assert "back until" in waiting["next"]["words"]
+    await_steps(run, 2)
+    assert cluster.show(job)["Restarts"] == "1"
+    running = answer(project, "explain", job)
+    assert (running["state"], running["attempt"], running["cause"]) == ("running", 1, "operator")
+    assert next(moment["what"] for moment in running["warning"]) == "received"
+    assert {"heard", "saved", "gone"} <= {moment["what"] for moment in running["warning"]}
+    assert "stray" not in events(run, 2)
+
+    stopped = answer(project, "poke", run.name, "stop")
+    assert stopped["done"] is True
+    cluster.wait_state(job, "FAILED", "CANCELLED", seconds=30)
+    assert causes(run) == ["operator", "cancelled"]
+    ended = answer(project, "explain", job)
+    assert (ended["state"], ended["cause"]) == ("cancelled", "cancelled")
+    assert ended["next"]["command"] == f"hpc-resume submit --resume {run.name}"
+    assert ended["checkpoint_step"] == stopped["step"]
+    steps = [step for _, step in executed(run)]
+    assert steps == list(range(len(steps))), "no step was lost or done twice"
+    assert answer_error(project, "poke", job, "save").startswith(f"{run.name}: attempt 2 has ended")
+
+
+def answer_error(project: Project, *words: str) -> str:
+    done = project.cli(*words)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_each_kind_of_end_is_explained(project: Project) -> None:
+    """Preempted, killed without a word, held by its owner, crashed, finished: one job after the other."""
+    cluster = project.cluster
+    job, run = project.submit(300, requeue={"max": {"crash": 1}})
+    await_steps(run, 1)
+    preempt(project, job)
+    wait_for(lambda: causes(run)[:1] == ["preempted"], 30, "the preemption")
+    found = answer(project, "explain", job)
+    assert (found["cause"], found["attempt"]) == ("preempted", 1)
+    assert found["next"]["decision"] in ("requeue", "slurm")
+    assert any("JobState=" in line or "PreemptTime=" in line for line in found["evidence"]), found["evidence"]
+
+    await_steps(run, 2)
+    record = json.loads(next(run.glob("attempts/0002/pids/*.0.json")).read_text())
+    os.kill(record["pid"], signal.SIGKILL)
+    wait_for(lambda: causes(run)[1:2] == ["crash"], 30, "the crash")
+    cluster.check("scontrol", "uhold", job)
+    found = wait_for(lambda: _held(project, job), 20, "the hold")
+    assert (found["cause"], found["code"]["signal"]) == ("crash", "KILL")
+    assert "out of memory" in found["code"]["hint"]
+    assert (found["next"]["words"], found["next"]["command"]) == ("held: held by its owner", f"scontrol release {job}")
+    assert {"name": "crash", "used": 1, "most": 1} in found["budgets"]
+    assert f"`scontrol release {job}`" in project.cli("status", job).stdout
+
+    cluster.check("scontrol", "release", job)
+    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now")
+    cluster.wait_state(job, "COMPLETED", seconds=60)
+    found = answer(project, "explain", job)
+    assert (found["state"], found["cause"], found["next"]["words"]) == (
+        "finished",
+        "finished",
+        "nothing: the run is finished",
+    )
+
+
+def _held(project: Project, job: str) -> dict[str, Any] | None:
+    found = answer(project, "explain", job)
+    return found if found["next"]["words"].startswith("held") else None
+
+
+def test_a_start_that_will_be_refused_and_a_lost_batch_shell_are_explained(project: Project) -> None:
+    cluster = project.cluster
+    job, run = project.submit(100_000, requeue={"on": ["timeout"]})
+    await_steps(run, 1)
+    cluster.check("scontrol", "requeue", job)  # as Slurm does it itself after a preemption: past our budgets
+    wait_for(lambda: causes(run) == ["preempted"], 30, "the end")
+    found = wait_for(lambda: _waiting(project, job), 20, "it in the queue")
+    assert "its next start is refused: requeue.on does not name preempted" in found["next"]["words"]
+    assert found["next"]["decision"] == "stop"
+    cluster.check("scancel", job)
+
+    job, run = project.submit(100_000)
+    await_steps(run, 1)
+    cluster.check("scancel", "-b", "-s", "KILL", job)
+    cluster.wait_state(job, "FAILED", "CANCELLED", seconds=30)
+    found = answer(project, "explain", job)
+    assert (found["cause"], found["state"]) == ("node_fail", "lost")
+    assert "attempt 1 has no exit.json" in found["evidence"][0]
+    assert found["next"]["command"] == f"hpc-resume submit --resume {run.name}"
+    assert "nothing was signalled" in answer_error(project, "poke", job, "save")
+
+
+def test_a_job_that_has_not_begun_is_explained_too(project: Project) -> None:
+    job, run = project.submit(10, slurm={"hold": True})
+    found = answer(project, "explain", job)
+    assert (found["run"], found["state"], found["attempt"]) == (run.name, "pending", 0)
+    assert (found["next"]["words"], found["next"]["command"]) == ("held: held by its owner", f"scontrol release {job}")
+    assert f"`scontrol release {job}`" in project.cli("status", job).stdout
+    assert "has not begun" in answer_error(project, "poke", job, "stop")
+
+
+def _waiting(project: Project, job: str) -> dict[str, Any] | None:
+    found = answer(project, "explain", job)
+    return found if found["slurm_state"] == "PENDING" else None

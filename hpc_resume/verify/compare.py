@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hpc_resume.verify.arrays import array_difference
 from hpc_resume.verify.trace import Trace
 
 _CLOCKS: Final = ("time", "sec", "speed", "throughput", "per_s", "/s", "eta", "mem", "date", "duration", "elapsed")
@@ -118,31 +119,11 @@ def _leaf_difference(component: str, place: str, left: Any, right: Any, toleranc
 
 
 def _array_difference(component: str, place: str, left: Any, right: Any, tolerance: float) -> StateDifference | None:
-    """Tensors and arrays, without importing what they come from."""
     if left.dtype != right.dtype or tuple(left.shape) != tuple(right.shape):
         kinds = f"{left.dtype} {tuple(left.shape)} and {right.dtype} {tuple(right.shape)}"
         return StateDifference(component, place, kinds, 0.0)
-    if _bits(left) == _bits(right):
-        return None
-    one, two = _numbers(left), _numbers(right)
-    differing = [(a, b) for a, b in zip(one, two, strict=True) if not same(a, b, tolerance)]
-    if not differing:
-        return None
-    largest = max(distance(a, b) for a, b in differing)
-    return StateDifference(component, place, f"{len(differing)} of {len(one)} values differ", largest)
-
-
-def _bits(array: Any) -> bytes:
-    if hasattr(array, "untyped_storage"):  # a tensor
-        import torch  # noqa: PLC0415 - it is here: somebody made this tensor
-
-        return bytes(array.detach().contiguous().flatten().view(torch.uint8).numpy())
-    return bytes(array.tobytes())
-
-
-def _numbers(array: Any) -> list[Any]:
-    values = array.detach().flatten().tolist() if hasattr(array, "detach") else array.ravel().tolist()
-    return [value if isinstance(value, (int, float)) else repr(value) for value in values]
+    count, of, largest = array_difference(left, right, tolerance)
+    return StateDifference(component, place, f"{count} of {of} values differ", largest) if count else None
 
 
 def _short(value: object, limit: int = 40) -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hpc_resume.checkpoints.manifest import Manifest
+
 
 def compare_checkpoints(reference: Path, resumed: Path, tolerance: float) -> Iterator[StateDifference]:
     """Every difference between two checkpoints. Raises CheckpointError for one that cannot be read."""
@@ -26,21 +28,23 @@ def compare_checkpoints(reference: Path, resumed: Path, tolerance: float) -> Ite
         if one is None or two is None:
             which = "interrupted" if two is None else "uninterrupted"
             yield StateDifference(name, "", f"was not saved by the {which} run", 0.0)
-        elif _bytes_of(reference, name) != _bytes_of(resumed, name):
-            yield from _inside(name, (reference, one), (resumed, two), tolerance)
+        elif _files(left, name) != _files(right, name):
+            yield from _inside(name, (reference, left), (resumed, right), tolerance)
 
 
 def _inside(
-    name: str, reference: tuple[Path, str], resumed: tuple[Path, str], tolerance: float
+    name: str, reference: tuple[Path, Manifest], resumed: tuple[Path, Manifest], tolerance: float
 ) -> Iterator[StateDifference]:
     """The bytes differ; the values may not (torch.save pads differently), and if they do they have names."""
-    if callables.NAME in (reference[1], resumed[1]):
-        one, two = _bytes_of(reference[0], name), _bytes_of(resumed[0], name)
+    backends = [found.components[name] for _, found in (reference, resumed)]
+    if callables.NAME in backends:
+        one, two = _files(reference[1], name), _files(resumed[1], name)
         for path in sorted({*one, *two}):
             if one.get(path) != two.get(path):
                 yield StateDifference(name, path, "the file is not the same", 0.0)
         return
-    yield from state_differences(name, _state(name, *reference), _state(name, *resumed), tolerance)
+    expected, found = _state(name, reference[0], backends[0]), _state(name, resumed[0], backends[1])
+    yield from state_differences(name, expected, found, tolerance)
 
 
 def _state(name: str, directory: Path, backend: str) -> Any:
@@ -55,8 +59,7 @@ def _state(name: str, directory: Path, backend: str) -> Any:
         ) from error
 
 
-def _bytes_of(directory: Path, name: str) -> dict[str, bytes]:
-    """The files of one component, by their path below the checkpoint."""
-    found = [path for path in directory.rglob("*") if path.is_file()]
-    ours = {path.relative_to(directory).as_posix(): path for path in found}
-    return {path: file.read_bytes() for path, file in ours.items() if path.partition("/")[0].partition(".")[0] == name}
+def _files(found: Manifest, name: str) -> dict[str, tuple[int, str]]:
+    """Size and sum of the files of one component: `<name>/...`, or `<name>.` and what its format adds."""
+    ours = [file for file in found.files if file.path.partition("/")[0].partition(".")[0] == name]
+    return {file.path: (file.size, file.crc32) for file in ours}

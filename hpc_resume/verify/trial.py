@@ -86,6 +86,7 @@ def _drilled(job_file: JobFile, run_dir: Path, steps: Sequence[int]) -> JobFile:
     changes = {
         "run_dir": str(run_dir),
         "slurm": slurm,
+        "launcher": "direct",
         "stagger": None,
         "requeue": Requeue(),
         "checkpoint": checkpoint,

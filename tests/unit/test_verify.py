@@ -124,3 +124,36 @@ def test_the_steps_are_the_seeds_and_inside_the_training():
     for total in (1, 2):
         with pytest.raises(UsageError, match="cannot be interrupted"):
             choose_steps(total, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "tolerance", "count"),
+    [
+        ([1.0, float("nan")], [1.0, float("nan")], 0.0, 0),
+        ([1.0, float("nan")], [2.0, float("nan")], 0.0, 1),
+        ([1.0, float("nan")], [1.0, 2.0], 0.0, 1),
+        ([1.0, float("nan")], [1.0, 2.0], 0.5, 1),
+        ([1.0, float("inf")], [1.0, 2.0], 0.5, 1),
+        ([1.0, float("inf")], [1.1, float("inf")], 0.5, 0),
+        ([0.0], [-0.0], 0.0, 1),
+        ([0.0], [-0.0], 1e-9, 0),
+        ([1e6, 1e-6], [1e6 + 1, 1e-6 + 1], 1e-3, 1),
+    ],
+)
+def test_not_a_number_and_infinity_are_not_within_a_tolerance(left, right, tolerance, count):
+    import numpy as np
+
+    from hpc_resume.verify.arrays import array_difference
+
+    assert array_difference(np.array(left), np.array(right), tolerance)[0] == count
+
+
+def test_arrays_that_are_no_numbers_are_compared_too():
+    import numpy as np
+
+    from hpc_resume.verify.arrays import array_difference
+
+    assert array_difference(np.array(["a", "b"]), np.array(["a", "c"]), 0.0) == (1, 2, 0.0)
+    pairs = [np.array([(1, n)], dtype=[("a", "i4"), ("b", "f8")]) for n in (1.0, 2.0)]
+    assert array_difference(*pairs, 0.0)[0] == 1
+    assert array_difference(np.array([1 + 1j]), np.array([1 + 3j]), 0.0) == (1, 1, 2.0)

@@ -5,6 +5,7 @@ By the library that they come from, so that a state of many GiB is compared in p
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 
@@ -20,11 +21,12 @@ def array_difference(left: Any, right: Any, tolerance: float) -> tuple[int, int,
     if numbers[0] is None:  # text, dates, records
         return max(1, int((one != two).sum())), size, 0.0
     a, b = numbers
-    distance = xp.abs(a - b)
+    with nullcontext() if torch_like else xp.errstate(invalid="ignore"):  # the difference of two infinities
+        distance = xp.abs(a - b)
     scale = xp.maximum(xp.maximum(xp.abs(a), xp.abs(b)), xp.ones_like(a))
     nans = xp.isnan(a) != xp.isnan(b)
-    # Not `>`: an infinity on one side only gives nan, which is no small difference.
-    differs = (nans | ~((distance <= tolerance * scale) | xp.isnan(a) | (a == b))) if tolerance else nans | (a != b)
+    near = (distance <= tolerance * scale) & xp.isfinite(distance)  # an infinity is near to nothing but itself
+    differs = nans | ~(near | (a == b))
     differs = differs & ~(xp.isnan(a) & xp.isnan(b))
     known = distance[~xp.isnan(distance)]
     count = int(differs.sum())

@@ -69,7 +69,8 @@ def same(left: object, right: object, tolerance: float) -> bool:
     if isinstance(left, float) and isinstance(right, float):
         if struct.pack("d", left) == struct.pack("d", right):
             return True
-        return tolerance > 0 and abs(left - right) <= tolerance * max(1.0, abs(left), abs(right))
+        near = abs(left - right) <= tolerance * max(1.0, abs(left), abs(right))
+        return tolerance > 0 and near and math.isfinite(left - right)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)) and type(left) is type(right):
         return len(left) == len(right) and all(same(a, b, tolerance) for a, b in zip(left, right, strict=True))
     if isinstance(left, Mapping) and isinstance(right, Mapping):

@@ -80,6 +80,8 @@ def test_bits_decide_and_a_tolerance_is_relative_only_above_one():
     assert same(1000.0, 1000.5, 1e-3)
     assert not same(0.001, 0.0025, 1e-3)
     assert same({"a": [1.0]}, {"a": [1.0 + 1e-9]}, 1e-6)
+    assert not same(float("inf"), 2.0, 0.5)
+    assert not same(nan, 2.0, 0.5)
 
 
 def test_a_step_that_only_one_run_has_is_a_difference():

@@ -26,7 +26,10 @@ hr::find_cause() {
     fi
     return 0
   fi
-  if [[ $HR_SCHEDULER == slurm ]]; then job=$(hr::show_job) || job=; fi
+  if [[ $HR_SCHEDULER == slurm ]]; then
+    # Asked more than once: a cancelled job that is taken for a warned one would come back.
+    job=$(hr::show_job) || job=$(hr::show_job) || job=
+  fi
   if ((HR_CANCELLED)); then
     HR_CAUSE=cancelled HR_EVIDENCE="asked for by its owner"
   elif hr::find_cause_in_slurm "$job"; then
@@ -47,7 +50,7 @@ hr::find_cause() {
 hr::was_stopped() {
   [[ $HR_OUTCOME == stopped ]] && return 0
   [[ $HR_OUTCOME == crashed ]] && return 1
-  ((HR_SIGNALS > 0 || HR_CODE == 128 + $(kill -l TERM) || HR_CODE == 128 + $(kill -l "$HR_SIGNAL")))
+  ((HR_SIGNALS > 0 || HR_CODE == 128 + HR_NUMBER_TERM || HR_CODE == 128 + HR_NUMBER))
 }
 
 # Reads the cause from the job's state while it is being ended. Measured on 22.05 from a TERM trap: a cancelled job

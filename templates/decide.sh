@@ -58,9 +58,9 @@ hr::count_progress() {
   if (($2 < 60)); then HR_COUNT_SHORT=$((HR_COUNT_SHORT + 1)); else HR_COUNT_SHORT=0; fi
 }
 
-# Prints yes when the arithmetic condition holds, else no. Arguments: condition.
-hr::yes_no() {
-  if (($1)); then echo yes; else echo no; fi
+# Adds yes to HR_FACTS when the arithmetic condition holds, else no. Arguments: condition.
+hr::add_fact() {
+  if (($1)); then HR_FACTS+=" yes"; else HR_FACTS+=" no"; fi
 }
 
 # Sets REPLY to the budgets and causes that hold for this attempt, as members of a JSON object: `hpc-resume explain`
@@ -79,9 +79,12 @@ hr::decide() {
     preempted | operator) count=$HR_COUNT_PREEMPTED max=$HR_MAX_PREEMPTED budget=preempted ;;
   esac
   if [[ $HR_CAUSE == @(timeout|preempted|node_fail) && " ${HR_REQUEUE_ON[*]} " != *" $HR_CAUSE "* ]]; then named=no; fi
-  HR_FACTS="$HR_CAUSE $(hr::yes_no HR_SLURM_REQUEUED) $named $(hr::yes_no "max < 0 || count < max")"
-  HR_FACTS+=" $(hr::yes_no "HR_MAX_NO_PROGRESS < 0 || HR_COUNT_NO_PROGRESS <= HR_MAX_NO_PROGRESS")"
-  HR_FACTS+=" $(hr::yes_no "HR_MAX_TOTAL < 0 || HR_ATTEMPT <= HR_MAX_TOTAL")"
+  HR_FACTS=$HR_CAUSE
+  hr::add_fact HR_SLURM_REQUEUED
+  HR_FACTS+=" $named"
+  hr::add_fact "max < 0 || count < max"
+  hr::add_fact "HR_MAX_NO_PROGRESS < 0 || HR_COUNT_NO_PROGRESS <= HR_MAX_NO_PROGRESS"
+  hr::add_fact "HR_MAX_TOTAL < 0 || HR_ATTEMPT <= HR_MAX_TOTAL"
   hr::look_up "$HR_FACTS"
   HR_REASON=${HR_REASON//<cause>/$HR_CAUSE}
   HR_REASON=${HR_REASON//<budget>/$budget}

@@ -7,6 +7,7 @@
 hr::on_signal() {
   local REPLY asked=false # a trap runs between any two commands: their REPLY stays
   HR_TRAPPED=$((HR_TRAPPED + 1))
+  hr::wake
   if [[ $1 == "$HR_SIGNAL" ]] && hr::is_stray; then
     HR_STRAYS=1
     hr::event stray signal "\"$1\""
@@ -43,6 +44,7 @@ hr::is_stray() {
 hr::on_save_request() {
   local REPLY
   HR_TRAPPED=$((HR_TRAPPED + 1))
+  hr::wake
   [[ -n $HR_ATTEMPT_DIR ]] && hr::read_file "$HR_ATTEMPT_DIR/control.json" || return 0
   hr::json_get "$REPLY" request && [[ $REPLY == save ]] || return 0
   hr::event save_requested

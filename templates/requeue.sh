@@ -67,7 +67,7 @@ hr::take_along() {
 # last day, and those that the job avoids already.
 hr::failed_nodes() {
   local directory text host started last='' nodes='' now
-  now=$(date +%s)
+  printf -v now '%(%s)T' -1
   for directory in "$HR_DIRECTORY"/attempts/[0-9]*; do
     hr::read_file "$directory/attempt.json" || continue
     text=$REPLY
@@ -134,11 +134,8 @@ hr::in_clean_environment() (
 # again, for ten minutes at most. # Arguments: requeue or requeuehold. Returns 0 when the job is in the queue again; else sets HR_REASON.
 hr::requeue_by_scontrol() {
   local answer delay=1 until=$((SECONDS + 600))
-  if hr::job_field "$(hr::show_job)" BatchFlag && [[ $REPLY == 0 ]]; then
-    HR_REASON="an interactive allocation cannot be requeued"
-    return 1
-  fi
   while :; do
+    hr::may_requeue "$(hr::show_job)" || return 1
     answer=$(timeout 120 scontrol "$1" "$HR_JOB_ID" 2>&1) || answer=${answer:-no answer}
     hr::is_requeued && return 0
     case $answer in
@@ -157,6 +154,20 @@ hr::requeue_by_scontrol() {
   done
 }
 
+# Tells whether this job can and should go back: it is a batch job, and nobody has cancelled it meanwhile.
+# Arguments: scontrol's line, empty when Slurm does not answer. Sets HR_REASON when not.
+hr::may_requeue() {
+  local HR_CAUSE='' HR_EVIDENCE='' HR_SLURM_REQUEUED=0
+  if hr::job_field "$1" BatchFlag && [[ $REPLY == 0 ]]; then
+    HR_REASON="an interactive allocation cannot be requeued"
+    return 1
+  fi
+  if hr::find_cause_in_slurm "$1" && [[ $HR_CAUSE == cancelled ]]; then
+    HR_REASON="cancelled by its owner meanwhile ($HR_EVIDENCE)"
+    return 1
+  fi
+}
+
 # Looks, for up to five seconds, whether Slurm counts one more start of this job than we are.
 hr::is_requeued() {
   local job tries
@@ -172,13 +183,21 @@ hr::is_requeued() {
   return 1
 }
 
-# Sleeps so that a trap runs at once; the sleep itself never outlives the pause.
+# Sleeps, and ends at once when one of our traps runs: a signal that comes right before `wait` would otherwise be acted
+# on only at the end of it. The sleep itself never outlives the pause.
 # Arguments: seconds.
 hr::pause() {
-  local sleeper ticks=
+  local before=$HR_TRAPPED HR_SLEEPER HR_SLEEPER_TICKS=
   sleep "$1" &
-  sleeper=$!
-  hr::start_ticks "$sleeper" && ticks=$REPLY
-  wait "$sleeper" 2>/dev/null || true
-  if hr::is_alive "$sleeper" "$ticks"; then kill "$sleeper" 2>/dev/null || true; fi
+  HR_SLEEPER=$!
+  hr::start_ticks "$HR_SLEEPER" && HR_SLEEPER_TICKS=$REPLY
+  if ((HR_TRAPPED == before)); then wait "$HR_SLEEPER" 2>/dev/null || true; fi
+  hr::wake
+}
+
+# Ends the sleep of the innermost pause that is going on, if any.
+hr::wake() {
+  if [[ -n ${HR_SLEEPER:-} ]] && hr::is_alive "$HR_SLEEPER" "$HR_SLEEPER_TICKS"; then
+    kill "$HR_SLEEPER" 2>/dev/null || true
+  fi
 }

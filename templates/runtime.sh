@@ -38,6 +38,8 @@ hr::reset() {
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
   HR_DEADLINE=0 HR_DEADLINE_FROM=''
   HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
+  HR_NUMBER=$(kill -l "$HR_SIGNAL")
+  HR_NUMBER_TERM=$(kill -l TERM)
   hr::reset_host
 }
 
@@ -159,7 +161,7 @@ hr::begin_attempt() {
   done
   mkdir -m 700 "$HR_ATTEMPT_DIR/pids" "$HR_ATTEMPT_DIR/events" || return 78
   (umask 077 && : >>"$HR_ATTEMPT_DIR/events/$HR_HOST.$HR_SHELL_PID.jsonl") || return 78
-  HR_STARTED=$(date +%s)
+  printf -v HR_STARTED '%(%s)T' -1
   hr::read_step
   HR_STEP_BEFORE=$REPLY
   hr::json_string "$HR_KEY" && text=$REPLY
@@ -218,6 +220,7 @@ hr::stagger() {
     RANDOM=$(((${SLURM_ARRAY_JOB_ID:-0} * 7919 + SLURM_ARRAY_TASK_ID * 31 + HR_RESTARTS) % 32768))
     echo $((place * HR_STAGGER_MS + RANDOM * (HR_STAGGER_JITTER_MS + 1) / 32768))
   )
+  delay=${delay:-0} # the subshell may have been ended by a signal to the whole group
   hr::event staggered milliseconds "$delay"
   printf -v delay '%d.%03d' $((delay / 1000)) $((delay % 1000))
   if ((HR_SIGNALS == 0)); then hr::pause "$delay"; fi
@@ -236,7 +239,7 @@ hr::start() {
     fi
   fi
   if ((HR_SIGNALS > 0)); then
-    HR_CODE=$((128 + $(kill -l "$HR_FIRST_SIGNAL")))
+    HR_CODE=$((128 + HR_NUMBER))
     return 0
   fi
   hr::start_sentinels
@@ -245,9 +248,14 @@ hr::start() {
   hr::hear_from_the_start "$@"
   set -- "${HR_WORDS[@]}"
   HR_CHILD_SINCE=$SECONDS
+  exec {HR_PIPE}<> <(:)
   # A foreground command would hold back the trap until its end: run it beside, and wait.
-  if [[ -t 0 ]]; then "$@" </dev/null & else "$@" <&0 & fi
-  HR_CHILD=$!
+  if [[ -t 0 ]]; then hr::keep "$@" </dev/null & else hr::keep "$@" <&0 & fi
+  HR_KEEPER=$!
+  hr::start_ticks "$HR_KEEPER" && HR_KEEPER_TICKS=$REPLY
+  until read -r -t 1 HR_CHILD <&"$HR_PIPE" && [[ -n $HR_CHILD ]]; do
+    hr::is_alive "$HR_KEEPER" "$HR_KEEPER_TICKS" || break
+  done
   hr::start_ticks "$HR_CHILD" && HR_CHILD_TICKS=$REPLY
   hr::event started pid "$HR_CHILD"
   hr::record_child
@@ -290,25 +298,45 @@ hr::export() {
   if ((${#HR_ENV[@]} > 0)); then export "${HR_ENV[@]}"; fi
 }
 
-# Waits until the child is really gone; sets HR_CODE to its own exit code, after any number of signals.
-# `wait` ends with 128+n as soon as a trap has run, while the child lives: ask again. A last `wait` that begins after
-# the child's end gives the code that bash remembers, and no signal can be mistaken for it.
-hr::await_child() {
-  local before code alive
-  [[ -n $HR_CHILD ]] || return 0
+# Runs the command as the only child of a shell of its own, and tells its PID and its exit code through HR_PIPE.
+# A storm of trapped signals makes `wait` answer 138 for a child that ended with 3, and at times forget the code for
+# good (-1; bash 5.2, measured). Nobody signals this shell; where Slurm does (proctrack/pgid) it goes on all the same.
+# Arguments: the command.
+hr::keep() {
+  local code ticks last=none alive
+  trap : "$HR_SIGNAL" TERM URG # caught, not ignored: the command starts with the signals as they were
+  "$@" {HR_PIPE}>&- <&0 &
+  HR_CHILD=$!
+  hr::start_ticks "$HR_CHILD" && ticks=$REPLY
+  echo "$HR_CHILD" >&"$HR_PIPE"
   while :; do
-    alive=0 code=0 before=$HR_TRAPPED
-    if hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; then alive=1; fi
+    alive=0 code=0
+    if hr::is_alive "$HR_CHILD" "$ticks"; then alive=1; fi
     wait "$HR_CHILD" 2>/dev/null || code=$?
-    if ((! alive && HR_TRAPPED == before)); then break; fi
+    if ((alive)); then continue; fi
+    if [[ $code == "$last" ]]; then break; fi # twice the same after its end: no signal's doing
+    last=$code
   done
-  HR_CODE=$code
+  echo "$code" >&"$HR_PIPE"
+}
+
+# Waits until the child is really gone; sets HR_CODE to its own exit code, after any number of signals.
+hr::await_child() {
+  [[ -n $HR_CHILD ]] || return 0
+  while hr::is_alive "$HR_KEEPER" "$HR_KEEPER_TICKS"; do
+    wait "$HR_KEEPER" 2>/dev/null || true # ends at every trap
+  done
+  if ! read -r -t 1 HR_CODE <&"$HR_PIPE"; then # the shell around it was killed: wait for the command all the same
+    while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do hr::pause 0.2; done
+    HR_CODE=137
+  fi
+  exec {HR_PIPE}>&-
   hr::event gone code "$HR_CODE"
 }
 
 # The training is gone: find why, decide, write it down, act. Sets HR_CODE to the training's own code.
 hr::conclude() {
-  HR_ENDED=$(date +%s)
+  printf -v HR_ENDED '%(%s)T' -1
   hr::hear_outcome
   hr::read_step
   HR_STEP_AFTER=$REPLY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ USR1, TERM = int(signal.SIGUSR1), int(signal.SIGTERM)
 PLAIN_WITH_HANDLER = [
     sys.executable,
     "-c",
-    "import signal, sys, time, pathlib\n"
-    "signal.signal(signal.SIGUSR1, lambda *_: (pathlib.Path('got').write_text('USR1'), sys.exit(138)))\n"
-    "pathlib.Path('ready').write_text('')\n"
-    "time.sleep(30)\n",
+    (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: (pathlib.Path('got').write_text('USR1'), sys.exit(138)))\n"
+        "pathlib.Path('ready').write_text('')\n"
+        "time.sleep(30)\n"
+    ),
 ]
 
 
@@ -95,8 +98,8 @@ def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_ch
     process.send_signal(USR1)
     assert process.wait(10) == 128 + TERM
     poll(lambda: not _alive(inner))
-    gone = [e["t"] for e in job.events() if e["event"] == "gone"][0]
-    received = [e["t"] for e in job.events() if e["event"] == "received"][0]
+    gone = next(e["t"] for e in job.events() if e["event"] == "gone")
+    received = next(e["t"] for e in job.events() if e["event"] == "received")
     assert 1.0 < gone - received < 3.9
 
 
@@ -187,3 +190,21 @@ def _uptime(job: Job) -> float:
     import time
 
     return time.time() - job.file("*/attempts/0001/pids/*.child.json").stat().st_mtime
+
+
+def test_a_signal_to_the_whole_group_does_not_end_the_script_by_its_own_arithmetic(job: Job) -> None:
+    """proctrack/pgid: Slurm's TERM also ends the `$(scontrol ...)` that asks for KillWait; nothing may depend on it."""
+    fake = job.directory / "bin" / "scontrol"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/bash\ntouch asked.$2\n[[ $2 == config ]] && exec sleep 5\nexit 1\n")
+    fake.chmod(0o755)
+    fake.with_name("srun").symlink_to("/bin/false")
+    job.write(HR_COMMAND=["bash", "-c", "trap '' TERM USR1; sleep 1.5; exit 0"])
+    env = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "HPC_RESUME_SCHEDULER": ""}
+    process = job.start(env=env)
+    job.file("*/attempts/0001/pids/*.child.json")
+    process.send_signal(TERM)
+    poll(lambda: (job.directory / "asked.config").exists())
+    os.killpg(process.pid, TERM)
+    process.communicate(timeout=20)
+    assert job.json("*/attempts/0001/exit.json")["cause"] == "finished"

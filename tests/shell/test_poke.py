@@ -62,8 +62,12 @@ def test_a_save_request_reaches_the_training_and_is_no_warning(listening: Job) -
     assert got.count(str(int(signal.SIGURG))) == 1
 
 
-@pytest.mark.parametrize(("request_", "cause", "decision"), [("stop", "cancelled", "stop"), ("requeue", "operator", "requeue")])
-def test_stop_and_requeue_are_the_warning_with_a_reason(listening: Job, request_: str, cause: str, decision: str) -> None:
+@pytest.mark.parametrize(
+    ("request_", "cause", "decision"), [("stop", "cancelled", "stop"), ("requeue", "operator", "requeue")]
+)
+def test_stop_and_requeue_are_the_warning_with_a_reason(
+    listening: Job, request_: str, cause: str, decision: str
+) -> None:
     ask(listening, request_)
     os.kill(listening.json("k/attempts/0001/attempt.json")["pid"], signal.SIGUSR1)
     ended = listening.json("k/attempts/0001/exit.json")
@@ -92,7 +96,12 @@ echo "$HR_SIGNALS"
         ("requeue", 5, "HR_SCHEDULER=local", 2),  # nobody tries again there
         ("requeue", 5, "HR_STARTED=0", 2),  # asked after our start: not of the attempt before us
         ("requeue", 5, "echo '{}' > runs/k/attempts/0002/control.json", 2),
-        ("requeue", 5, """mkdir runs/k/attempts/0001/events; echo '"asked":true' > runs/k/attempts/0001/events/n.1.jsonl""", 2),
+        (
+            "requeue",
+            5,
+            """mkdir runs/k/attempts/0001/events; echo '"asked":true' > runs/k/attempts/0001/events/n.1.jsonl""",
+            2,
+        ),
     ],
 )
 def test_a_signal_that_was_meant_for_the_attempt_before_is_ignored_once(

@@ -97,3 +97,37 @@ def test_a_run_without_checkpoints_and_one_that_is_not_there(start, call):
     assert "has no checkpoint yet" in call("runs/train/0001").stdout
     assert json.loads(call("runs/train/0001", "--json").stdout)["checkpoints"] == []
     call("nonesuch", code=1)
+
+
+JOB = """
+import os, signal
+@hpc_resume.resumable
+def train(run):
+    walk = Walk()
+    run.register(walk=walk)
+    for step in run.steps(40):
+        walk.advance(step)
+        run.log({"a": 1})
+        if step == 20 and run.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+train()
+"""
+
+
+def test_a_job_says_how_often_and_in_which_format_and_the_ledger_knows_the_loss(walk, call, tmp_path):
+    (tmp_path / "train.py").write_text(walk(JOB))
+    checkpoint = {"every": "auto", "backend": "numpy"}
+    job = {"name": "m", "command": [sys.executable, "train.py"], "checkpoint": checkpoint}
+    job["requeue"] = {"max": {"crash": 1}}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
+    argv = [sys.executable, "-m", "hpc_resume", "run"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(call("runs/m-local-1", "--verify", "--json").stdout)
+    assert [(row["step"], row["state"], row["backends"]) for row in found["checkpoints"]] == [
+        (40, "verified", ["numpy"])
+    ]
+    assert found["auto"]["losses"] == 1
+    assert found["auto"]["saves"] == 1
+    assert "1 interruption without warning" in call("job.yaml").stdout

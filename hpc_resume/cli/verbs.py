@@ -29,6 +29,7 @@ VERBS: Final[Mapping[str, str]] = {
     "poke": "Ask a run that is at work to save, to stop, or to go back into the queue.",
     "checkpoints": "List, verify and prune the checkpoints of a run.",
     "verify-resume": "Prove that an interruption does not change a training.",
+    "watch": "Drive a program that nobody can edit: ask it to save at the warning.",
 }
 
 _ABOUT: Final = """Slurm jobs that survive preemption, time-out and node loss.

@@ -31,6 +31,7 @@ def problems(source: Source) -> Iterator[Problem]:
     yield from _secrets(source)
     yield from _slurm(source)
     yield from _lead(source)
+    yield from _watch(source)
 
 
 def notes(source: Source) -> Iterator[Problem]:
@@ -109,6 +110,24 @@ def _lead(source: Source) -> Iterator[Problem]:
                 f"the lead ({lead}{', the default' if given is None else ''}) must be shorter than slurm.{option} "
                 f"({limit}, which is {units.clock_words(seconds)})",
             )
+
+
+def _watch(source: Source) -> Iterator[Problem]:
+    """The answer must come before the end."""
+    lead, timeout = _at(source, ("preemption", "lead")), _at(source, ("watch", "timeout"))
+    lead = DEFAULT_LEAD if lead is None else lead
+    timeout = "60s" if timeout is None else timeout
+    if _at(source, ("watch",)) is None or not isinstance(lead, int | str) or not isinstance(timeout, int | str):
+        return
+    try:
+        milliseconds, lead_ms = units.milliseconds_of(timeout), units.milliseconds_of(lead)
+    except ValueError:
+        return
+    if milliseconds < 1000 or milliseconds >= lead_ms:
+        yield source.problem(
+            ("watch", "timeout") if ("watch", "timeout") in source.keys else ("watch",),
+            f"the timeout ({timeout}) must be at least 1s and shorter than preemption.lead ({lead})",
+        )
 
 
 def _at(source: Source, path: KeyPath) -> object:

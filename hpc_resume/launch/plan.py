@@ -69,7 +69,7 @@ def _width(array: str | None) -> int:
 
 def _variables(job: Job, width: int) -> Iterator[Variable]:
     yield Variable("HR_LAUNCHER", ("srun",) if job.launcher == "srun" else (), ("launcher",))
-    yield Variable("HR_COMMAND", _words(job.command), ("command",))
+    yield Variable("HR_COMMAND", _watched(job), ("command", "watch") if job.watch else ("command",))
     yield Variable("HR_SETUP", job.setup, ("setup",))
     yield Variable("HR_ENV", tuple(f"{name}={value}" for name, value in job.env.items()), ("env",))
     yield Variable("HR_SIGNAL", job.preemption.signal, ("preemption.signal",))
@@ -98,6 +98,16 @@ def _directives(job: Job, array: str | None) -> Iterator[Directive]:
 def _words(command: str | tuple[str, ...]) -> tuple[str, ...]:
     # pipefail: `train.py | tee log` must end with the training's own exit code.
     return ("bash", "-o", "pipefail", "-c", command) if isinstance(command, str) else command
+
+
+def _watched(job: Job) -> tuple[str, ...]:
+    words = _words(job.command)
+    if job.watch is None:
+        return words
+    options = [f"--on-warning={job.watch.on_warning}", f"--timeout={_seconds(job.watch.timeout)}s"]
+    if job.watch.expect:
+        options.append(f"--expect={job.watch.expect}")
+    return ("hpc-resume", "watch", *options, "--", *words)
 
 
 def _requeue(requeue: Requeue) -> Iterator[Variable]:

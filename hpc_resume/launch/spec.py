@@ -46,6 +46,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
 def _command(value: object) -> object:
     if not isinstance(value, str | list):
         raise ValueError("must be a list of words, as [python, train.py], or one string, run by bash")  # noqa: TRY004
@@ -205,6 +211,26 @@ class Stagger(_Section):
     jitter: Duration = Field(default="0s", description="Upper bound of a random part on top.")
 
 
+def _expression(value: str) -> str:
+    try:
+        re.compile(value.encode())
+    except re.error as error:
+        raise ValueError(f"{value!r}: {error}; it is a regular expression of Python") from None
+    return value
+
+
+class Watch(_Section):
+    """A program that nobody can edit, under `hpc-resume watch`."""
+
+    on_warning: Annotated[str, AfterValidator(_not_empty)] = Field(
+        description='What is typed into it at the warning, as "save\\n".'
+    )
+    expect: Annotated[str, AfterValidator(_expression)] = Field(
+        default="", description="Its answer: a regular expression; without it, its end is waited for."
+    )
+    timeout: Duration = Field(default="60s", description="How long to wait for the answer.")
+
+
 class Job(_Section):
     """One job.yaml of hpc_resume."""
 
@@ -228,6 +254,9 @@ class Job(_Section):
     preemption: Preemption = Field(default_factory=Preemption, description="The warning before the end.")
     requeue: Requeue = Field(default_factory=Requeue, description="When the job goes back into the queue.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state is saved.")
+    watch: Watch | None = Field(
+        default=None, description="The command is a program that nobody can edit: asked to save by its terminal."
+    )
     stagger: Stagger | None = Field(default=None, description="Spread the starts of array tasks.")
 
 

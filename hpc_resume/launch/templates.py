@@ -11,7 +11,16 @@ STARTER: Final = "starter.yaml"
 
 # The runtime, in the order in which a script carries it. It is read as text and never rendered: bash's `${#array[@]}`
 # holds Jinja's comment opener.
-RUNTIME_FILES: Final = ("records.sh", "deliver.sh", "sentinel.sh", "orphans.sh", "cause.sh", "decide.sh", "requeue.sh", "runtime.sh")
+RUNTIME_FILES: Final = (
+    "records.sh",
+    "deliver.sh",
+    "sentinel.sh",
+    "orphans.sh",
+    "cause.sh",
+    "decide.sh",
+    "requeue.sh",
+    "runtime.sh",
+)
 
 
 @cache

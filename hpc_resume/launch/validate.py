@@ -11,19 +11,20 @@ from pydantic import BaseModel, ValidationError
 from hpc_resume.errors import Problem, SpecError
 from hpc_resume.launch import checks
 from hpc_resume.launch.sbatch_options import OPTIONS, unknown_key
-from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger
+from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger, Watch
 from hpc_resume.launch.yaml_source import KeyPath, Source
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_SECTIONS: Final[Mapping[KeyPath, type[Job | Preemption | Requeue | RequeueBudgets | Checkpoint | Stagger]]] = {
+_SECTIONS: Final[Mapping[KeyPath, type[Job | Preemption | Requeue | RequeueBudgets | Checkpoint | Stagger | Watch]]] = {
     (): Job,
     ("preemption",): Preemption,
     ("requeue",): Requeue,
     ("requeue", "max"): RequeueBudgets,
     ("checkpoint",): Checkpoint,
     ("stagger",): Stagger,
+    ("watch",): Watch,
 }
 
 # A section with every line commented out is an absent one.
@@ -120,9 +121,7 @@ def _keys(section: type[BaseModel]) -> tuple[str, ...]:
 
 def _homes(name: str, here: KeyPath) -> Iterator[str]:
     """Where else a key of this name is at home."""
-    homes = [
-        ".".join(map(str, path)) for path, model in _SECTIONS.items() if path != here and name in _keys(model)
-    ]
+    homes = [".".join(map(str, path)) for path, model in _SECTIONS.items() if path != here and name in _keys(model)]
     if name.replace("-", "_") in OPTIONS:
         homes.append("slurm")
     if homes:

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from hpc_resume.errors import ConfigError, SchedulerError
 from hpc_resume.run.events import say
+from hpc_resume.run.delivery import send_signal
 from hpc_resume.run.process import Identity, is_alive
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers import JobState
@@ -197,9 +198,8 @@ def _terminate(target: Identity, key: str) -> None:
     if is_alive(target) is None:
         raise SchedulerError(f"{key} runs on {target.host}, which cannot be reached from here: cancel it there")
     try:
-        os.kill(target.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
+        if not send_signal(target, signal.SIGTERM):
+            return
     except PermissionError:
         raise SchedulerError(f"{key}: process {target.pid} belongs to somebody else") from None
     deadline = time.monotonic() + CANCEL_PATIENCE

@@ -6,6 +6,7 @@ Slurm the job's cgroup would find those too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from hpc_resume.run.process import Identity, identify, is_alive
+from hpc_resume.run.delivery import send_signal
+from hpc_resume.run.process import Identity, identify
 
 HELD_BACK: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
@@ -111,19 +113,19 @@ class BatchShell:
 
     def _press(self, elapsed: float) -> None:
         """The ladder of a hard stop, seconds after it was asked for."""
-        alive = [other.pid for other in self._others if is_alive(other)]
         if elapsed < PATIENCE:
             if self._terminated_at is None:
                 self._terminated_at = time.monotonic()
-                _signal_all({*self._members(), *alive}, signal.SIGTERM)
+                _signal_all({*self._members(), *self._others}, signal.SIGTERM)
             return
-        _signal_all({*self._members(), *alive}, signal.SIGKILL)
+        _signal_all({*self._members(), *self._others}, signal.SIGKILL)
         if elapsed > 2 * PATIENCE:
             self.signal(signal.SIGKILL)
 
-    def _members(self) -> set[int]:
-        """The pids of our session, without the shell; zombies are gone."""
-        return {pid for pid in _pids() if pid != self.pid and _is_in_session(pid, self.pid)}
+    def _members(self) -> set[Identity]:
+        """Those of our session, without the shell; zombies are gone."""
+        pids = (pid for pid in _pids() if pid != self.pid and _is_in_session(pid, self.pid))
+        return {member for pid in pids if (member := identify(pid)) is not None}
 
 
 def _pids() -> Iterable[int]:
@@ -139,9 +141,7 @@ def _is_in_session(pid: int, session: int) -> bool:
     return int(fields[3]) == session and fields[0] not in "ZXx"
 
 
-def _signal_all(pids: Iterable[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            continue
+def _signal_all(targets: Iterable[Identity], number: int) -> None:
+    for target in targets:
+        with contextlib.suppress(PermissionError):
+            send_signal(target, number)

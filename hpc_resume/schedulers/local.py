@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpc_resume.errors import ConfigError, SchedulerError
-from hpc_resume.run.events import say
 from hpc_resume.run.delivery import send_signal
+from hpc_resume.run.events import say
 from hpc_resume.run.process import Identity, is_alive
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers import JobState

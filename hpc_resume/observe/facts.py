@@ -103,7 +103,7 @@ def _changed(run: RunDir) -> float | None:
 
 def with_slurm(facts: Sequence[Facts], more_jobs: Sequence[str]) -> tuple[tuple[Facts, ...], tuple[JobState, ...], str]:
     """Add what Slurm says of unfinished runs; the states of `more_jobs`; and why it did not answer, empty if it did."""
-    ids = {job_id for item in facts if (job_id := _slurm_job(item))}
+    ids = {job_id for item in facts if (job_id := slurm_job(item))}
     if not ids and not more_jobs:
         return tuple(facts), (), ""
     if shutil.which("squeue") is None:
@@ -115,7 +115,7 @@ def with_slurm(facts: Sequence[Facts], more_jobs: Sequence[str]) -> tuple[tuple[
     limit = _launch_limit() if any(state.batch_flag > 1 for state in states.values()) else None
     told = tuple(
         replace(item, slurm_answered=True, job=states.get(job_id), launch_limit=limit)
-        if (job_id := _slurm_job(item))
+        if (job_id := slurm_job(item))
         else item
         for item in facts
     )
@@ -134,7 +134,7 @@ def last_words(error: Exception) -> str:
     return str(error).rpartition("; ")[2]
 
 
-def _slurm_job(item: Facts) -> str:
+def slurm_job(item: Facts) -> str:
     """The job whose state decides that of a run; empty when Slurm has nothing to say of it."""
     if item.attempt is None or item.attempt.scheduler != "slurm" or item.finished:
         return ""

@@ -111,8 +111,9 @@ def test_each_kind_of_end_is_explained(project: Project) -> None:
 
 
 def _held(project: Project, job: str) -> dict[str, Any] | None:
-    found = answer(project, "explain", job)
-    return found if found["next"]["words"].startswith("held") else None
+    done = project.cli("explain", job, "--json")
+    found = json.loads(done.stdout) if done.returncode == 0 else None  # before the job has begun there may be no run
+    return found if found is not None and found["next"]["words"].startswith("held") else None
 
 
 def test_a_start_that_will_be_refused_and_a_lost_batch_shell_are_explained(project: Project) -> None:
@@ -137,13 +138,34 @@ def test_a_start_that_will_be_refused_and_a_lost_batch_shell_are_explained(proje
     assert "nothing was signalled" in answer_error(project, "poke", job, "save")
 
 
-def test_a_job_that_has_not_begun_is_explained_too(project: Project) -> None:
+def test_a_job_that_has_not_begun_and_one_that_cannot_be_launched(project: Project) -> None:
+    cluster = project.cluster
     job, run = project.submit(10, slurm={"hold": True})
     found = answer(project, "explain", job)
     assert (found["run"], found["state"], found["attempt"]) == (run.name, "pending", 0)
     assert (found["next"]["words"], found["next"]["command"]) == ("held: held by its owner", f"scontrol release {job}")
     assert f"`scontrol release {job}`" in project.cli("status", job).stdout
     assert "has not begun" in answer_error(project, "poke", job, "stop")
+
+    in_the_way = [cluster.directory / "spool" / node / f"job{job:0>5}" for node in cluster.nodes]
+    for path in in_the_way:  # slurmd cannot make the directory for the script: a launch failure that is real
+        path.write_text("")
+    cluster.check("scontrol", "release", job)
+    found = wait_for(lambda: _held(project, job), 20, "Slurm to hold it")
+    assert "its launch failed and Slurm holds it" in found["next"]["words"]
+    assert found["next"]["command"] == f"scontrol release {job}"
+    for path in in_the_way:
+        path.unlink(missing_ok=True)
+
+
+def test_a_run_that_we_hold_ourselves_says_why(project: Project) -> None:
+    (project.directory / "train.py").write_text("raise SystemExit(9)\n")
+    job, _ = project.submit(1, requeue={"max": {"crash": "unlimited", "no_progress": 0}})
+    found = wait_for(lambda: _held(project, job), 40, "the hold")
+    assert (found["cause"], found["next"]["decision"]) == ("crash", "hold")
+    assert "no newer checkpoint in 1 attempts in a row" in found["next"]["reason"]
+    assert (found["next"]["words"][:4], found["next"]["command"]) == ("held", f"scontrol release {job}")
+    assert "no newer checkpoint in 1 attempts in a row" in project.cli("status", job).stdout
 
 
 def _waiting(project: Project, job: str) -> dict[str, Any] | None:

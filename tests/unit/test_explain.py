@@ -13,7 +13,7 @@ from hpc_resume.contract import CAUSES
 from hpc_resume.observe.budgets import Past
 from hpc_resume.observe.exit_codes import explain_code, in_words, parse_code
 from hpc_resume.observe.explain import CAUSE_WORDS, Evidence, explain, refusal
-from hpc_resume.observe.facts import Facts
+from hpc_resume.observe.facts import Facts, slurm_job
 from hpc_resume.observe.status import row
 from hpc_resume.observe.telling import told
 from hpc_resume.observe.timeline import timeline
@@ -246,6 +246,16 @@ def test_the_paper_has_everything_and_names_the_files() -> None:
     ):
         assert words in text
     assert max(map(len, text.splitlines())) < 160
+
+
+@pytest.mark.parametrize(("job_id", "asked"), [("12", "45"), ("12_3", "45_3")])
+def test_the_successors_place_in_the_queue_is_the_runs(job_id: str, asked: str) -> None:
+    facts = replace(FACTS, attempt=replace(ATTEMPT, job_id=job_id), exit=replace(ENDED, successor=45))
+    assert slurm_job(facts) == asked
+    assert slurm_job(replace(facts, finished=True)) == ""
+    assert slurm_job(replace(facts, exit=ENDED)) == job_id
+    waiting = JobState(asked, "job", "PENDING", reason="Dependency", dependency="afterany:12(unfulfilled)")
+    assert "waits for afterany:12" in row(replace(facts, job=waiting)).why
 
 
 def test_every_cause_has_words() -> None:

@@ -24,7 +24,11 @@ def chain(launcher: int | None, look: Callable[[int], tuple[str, int] | None] | 
     pid = os.getpid()
     while len(names) < MAX_DEPTH and (seen := look(pid)) is not None:
         names.append(seen[0])
-        if pid == launcher or seen[1] in _INITS:
+        if pid == launcher:
+            if len(names) > 2 and names[-2] == names[-1]:
+                del names[-2]  # the launcher's own second shell, which keeps the exit code
+            break
+        if seen[1] in _INITS:
             break
         if launcher is None:  # a person's own shell and terminal are not between anything
             break

@@ -39,7 +39,7 @@ def announce(environment: Environment, attempt_dir: AttemptDir) -> EventLog:
         "job_id": environment.job_id,
         "restart_count": environment.restart_count,
         "signal": environment.signal_name,
-        "chain": list(chain(_launcher(attempt_dir))),
+        "chain": list(chain(_launcher(attempt_dir) if environment.launched else None)),
     }
     path = attempt_dir.pid_file(host, environment.rank)
     try:
@@ -51,13 +51,13 @@ def announce(environment: Environment, attempt_dir: AttemptDir) -> EventLog:
     return events
 
 
-def _launcher(attempt_dir: AttemptDir) -> int | None:
-    """The launcher's pid, where it counts in our namespace; else its own name ends the walk, or the last one seen."""
+def _launcher(attempt_dir: AttemptDir) -> int:
+    """The launcher's pid, where it can be seen from here; 0: the walk ends where sight does."""
     with contextlib.suppress(HpcResumeError):
         record = attempt_dir.attempt()
-        if record is not None and record.scheduler != "none":
-            return record.process.pid if record.process.host == host_name() else 0
-    return None
+        if record is not None and record.process.host == host_name():
+            return record.process.pid if record.process.pid_ns in (0, pid_namespace()) else 0
+    return 0
 
 
 def hello(environment: Environment, opening: Opening, loaded: Loaded) -> None:

@@ -76,7 +76,8 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
         _make_attempt_directories(attempt_dir)
     except OSError as error:
         raise _unusable(directory, error) from error
-    return Opening(run_dir, attempt_dir, attempt, None, environment.cause, _launcher_ns(attempt_dir))
+    launcher_ns = _launcher_ns(attempt_dir) if environment.launched else 0
+    return Opening(run_dir, attempt_dir, attempt, None, environment.cause, launcher_ns)
 
 
 def _take_named(run_dir: RunDir) -> tuple[RunDir, Lease]:
@@ -158,7 +159,7 @@ def _begin_attempt(environment: Environment, run_dir: RunDir, lease: Lease) -> O
 
 def _launcher_ns(attempt_dir: AttemptDir) -> int:
     record = attempt_dir.attempt()
-    return record.process.pid_ns if record is not None and record.scheduler != "none" else 0
+    return record.process.pid_ns if record is not None else 0
 
 
 def _make_attempt_directories(attempt_dir: AttemptDir) -> None:

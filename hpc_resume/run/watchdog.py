@@ -16,14 +16,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hpc_resume.run.deadline import Told, assumed, read_told, times
+from hpc_resume.run.deadline import assumed, read_told, times
 from hpc_resume.run.process import pid_namespace
 from hpc_resume.run.signals import Received
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hpc_resume.run.deadline import Times
+    from hpc_resume.run.deadline import Times, Told
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.signals import Recorder
 
@@ -68,11 +68,9 @@ class Watchdog:
         self._recorder = recorder
         self._charge = charge
         self._pid = os.getpid()
-        self._born = time.time()
         self._lock = threading.Lock()
         self._claim = threading.Lock()
         self._heard: list[Received] = []
-        self._told: Told | None = None
         self._said_slow = False
         self._closing = False
         self._chained: tuple[int, tuple[int, int]] | None = None
@@ -211,7 +209,7 @@ class Watchdog:
         if charge.begun and lead and silent > lead and not self._said_slow:
             self._said_slow = True
             charge.slow(silent)
-        if self._is_elsewhere() and (told := self._read_told()) is not None and told.t >= self._born:
+        if self._is_elsewhere() and (told := self._read_told()) is not None:
             name = f"SIG{told.signal}"
             if name in signal.Signals.__members__:
                 os.kill(os.getpid(), signal.Signals[name])  # from inside: nobody outside could
@@ -223,7 +221,7 @@ class Watchdog:
     def _times(self, first: Received) -> Times | None:
         """By the launcher's word where there is one; a second, different signal can only make it shorter."""
         told = self._read_told()
-        if told is not None and told.t >= self._born:
+        if told is not None:
             return times(first.t, told.deadline)
         known = [assumed(one.signum, one.t, self._charge.environment) for one in self._heard or [first]]
         deadlines = [deadline for deadline in known if deadline is not None]

@@ -8,6 +8,7 @@ import os
 import platform
 import stat
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MANIFEST_LIMIT: Final = 64 << 20  # bytes; a manifest beyond that is not ours
+_SEAL: Final = b', "sum": "'
 _NO_FOLLOW: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -52,7 +54,7 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     def encode(self) -> bytes:
-        """One line of JSON."""
+        """One line of JSON, with a sum of itself at its end."""
         record = {
             "version": FORMAT_VERSION,
             "step": self.step,
@@ -65,7 +67,7 @@ class Manifest:
             "hpc_resume": VERSION,
             "versions": _versions(),
         }
-        return (json.dumps(record) + "\n").encode()
+        return sealed(record)
 
 
 class BrokenError(Exception):
@@ -77,6 +79,16 @@ class BrokenError(Exception):
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
         self.lasting = lasting
+
+
+def sealed(record: Mapping[str, object]) -> bytes:
+    """`record` as one line of JSON that ends with the CRC-32 of all before: a flipped bit in it is found, too."""
+    return sealed_body(json.dumps(record).removesuffix("}").encode())
+
+
+def sealed_body(body: bytes) -> bytes:
+    """`body` is the JSON without its last brace."""
+    return body + _SEAL + f'{zlib.crc32(body):08x}"}}\n'.encode()
 
 
 def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -> tuple[StoredFile, ...]:
@@ -115,10 +127,14 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_FILE
     try:
-        record = dict(json.loads(_read_small(path)))
+        data = _read_small(path)
+        record = dict(json.loads(data))
         version = int(record["version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}", lasting=_lasting(error)) from error
+    body, mark, _ = data.rpartition(_SEAL)
+    if not mark or sealed_body(body) != data:
+        raise BrokenError(f"{MANIFEST_FILE}: its own checksum does not fit")
     if version > FORMAT_VERSION:
         raise RunStateError(
             f"{path}: format version {version}, this is hpc_resume {VERSION} which reads up to {FORMAT_VERSION};"

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from hpc_resume.checkpoints import layout
+from hpc_resume.checkpoints import layout, manifest
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, RunStateError, UsageError
@@ -70,7 +70,8 @@ def damage_manifest(change):
         file = path / "manifest.json"
         record = json.loads(file.read_text())
         change(record)
-        file.write_text(json.dumps(record))
+        del record["sum"]
+        file.write_bytes(manifest.sealed(record))
 
     return damage
 

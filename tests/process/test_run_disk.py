@@ -124,3 +124,59 @@ def test_a_limit_on_file_sizes_is_met_in_the_same_way(start, tmp_path):
     run = RunDir(tmp_path / "run")
     assert list(run.checkpoints_dir.iterdir()) == []
     assert run.attempt(1).outcome().code == 128 + signal.SIGUSR1
+
+
+SMALL = """
+import errno, os, sys
+import hpc_resume
+
+class State:
+    def state_dict(self): return {"n": 1}
+    def load_state_dict(self, state): pass
+
+with hpc_resume.Run("run", every=1) as run:
+    run.register(state=State())
+    for step in run.steps(8):
+        if step == 2:
+            if sys.argv[1] == "inodes":
+                try:
+                    for number in range(10_000):
+                        open(f"filler{number}", "w").close()
+                except OSError as error:
+                    print("full", error.errno, flush=True)
+            else:
+                os.system("cd run/checkpoints; mount --bind . . && mount -o remount,ro,bind $PWD")
+        if step == 5:
+            if sys.argv[1] == "inodes":
+                for number in range(200):
+                    os.remove(f"filler{number}")
+            else:
+                os.system("umount run/checkpoints")
+"""
+
+
+@needs_mount
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("inodes", "nr_inodes=300", "no inodes are left there (df -i): remove files"),
+        ("read-only", "size=8m", "the file system has become read-only"),
+    ],
+)
+def test_without_inodes_or_read_only_the_training_goes_on_and_saves_again_later(tmp_path, kind, options, words):
+    script, mount = tmp_path / "small.py", tmp_path / "small"
+    script.write_text(SMALL)
+    mount.mkdir()
+    shell = (
+        f'mount -t tmpfs -o {options} none "$1" && cd "$1" && shift && "$@" 2>&1; echo "code $?";'
+        " ls run/checkpoints; cat run/latest"
+    )
+    argv = ["unshare", "-m", "sh", "-c", shell, "sh", str(mount), sys.executable, str(script), kind]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    lines = done.stdout.splitlines()
+    assert "code 0" in lines, done.stdout + done.stderr
+    failed = [line for line in lines if "could not be saved" in line]
+    assert len(failed) == 3, done.stdout
+    assert words in failed[0]
+    assert "step 2 is still the last good one" in failed[0]
+    assert lines[lines.index("code 0") + 1 :] == ["step-00000007", "step-00000008", "step-00000008"]

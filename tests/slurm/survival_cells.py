@@ -95,9 +95,7 @@ class Rule:
         return cell.interruption in self.interruptions and cell.phase in self.phases and cell.launcher in self.launchers
 
 
-def _rule(
-    interruptions: str, phases: str, kind: Kind, bound: Bound, reason: str = "", launchers: str = "*", /
-) -> Rule:
+def _rule(interruptions: str, phases: str, kind: Kind, bound: Bound, reason: str = "", launchers: str = "*", /) -> Rule:
     """Names are separated by `|`, `*` is all of them."""
     chosen = [
         frozenset(known) if names == "*" else frozenset(names.split("|"))
@@ -109,9 +107,17 @@ def _rule(
 # The first that fits holds.
 RULES: Final = (
     _rule("scancel", "atexit", Kind.SURVIVES, Bound.NOTHING, "it had finished before it was cancelled"),
-    _rule("scancel", "call|call, GIL", Kind.REFUSED, Bound.CHECKPOINT, "ended on purpose; the C call outlasts KillWait"),
+    _rule(
+        "scancel", "call|call, GIL", Kind.REFUSED, Bound.CHECKPOINT, "ended on purpose; the C call outlasts KillWait"
+    ),
     _rule("scancel", "*", Kind.REFUSED, Bound.STEP, "ended on purpose"),
-    _rule("kill shell", "*", Kind.REFUSED, Bound.CHECKPOINT, "Slurm ends a job whose batch shell dies, and does not requeue it"),
+    _rule(
+        "kill shell",
+        "*",
+        Kind.REFUSED,
+        Bound.CHECKPOINT,
+        "Slurm ends a job whose batch shell dies, and does not requeue it",
+    ),
     _rule("kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
     _rule("preempted|node down", "call|call, GIL", Kind.SURVIVES, Bound.CHECKPOINT, "the C call outlasts KillWait"),
     _rule("*", "*", Kind.SURVIVES, Bound.STEP),

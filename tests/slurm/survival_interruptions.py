@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import survival_evidence as evidence
 from cluster import Cluster, ClusterError, wait_for
 
 ACTIVE: Final = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "STOPPED")
 LOOK_SECONDS: Final = 0.4
+SURE_SECONDS: Final = 2.0  # a job that is being requeued shows an end, or a hold, for a moment
 
 
 class Board:
@@ -26,10 +28,11 @@ class Board:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._jobs: dict[str, dict[str, str]] = {}
+        self._over: dict[str, float] = {}  # since when
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -43,6 +46,8 @@ class Board:
                 lines = self._cluster.check("scontrol", "show", "job", "-o").splitlines()
                 jobs = [dict(word.partition("=")[::2] for word in line.split()) for line in lines]
                 self._jobs = {job["JobId"]: job for job in jobs if "JobId" in job}
+                now, over = time.monotonic(), [name for name, job in self._jobs.items() if _is_over(job)]
+                self._over = {name: self._over.get(name, now) for name in over}
 
     def job(self, job: str) -> dict[str, str]:
         """The fields of `scontrol show job`, empty before Slurm has been asked once after the submission."""
@@ -53,9 +58,12 @@ class Board:
 
     def is_over(self, job: str) -> bool:
         """Ended, or held: nothing will happen to it by itself any more."""
-        shown = self.job(job)
-        held = shown.get("JobState") == "PENDING" and shown.get("Priority") == "0"
-        return bool(shown) and (shown["JobState"] not in ACTIVE or held)
+        return time.monotonic() - self._over.get(job, math.inf) > SURE_SECONDS
+
+
+def _is_over(job: dict[str, str]) -> bool:
+    held = job["JobState"] == "PENDING" and "eld" in job.get("Reason", "")  # JobHeldUser, launch failed requeued held
+    return held or job["JobState"] not in ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,8 @@ def node_down(scene: Scene) -> None:
     try:
         wait_for(lambda: scene.board.restarts(scene.job), 30, "Slurm's requeue")
     finally:
-        scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        with suppress(ClusterError):  # refused where the node has come back by itself
+            scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
 
 def kill_training(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ from typing import Final
 import survival_evidence as evidence
 import survival_jobs as jobs
 from cluster import Cluster, ClusterError, wait_for
-from survival_cells import Cell, Facts, Kind, Verdict, expected, judge
+from survival_cells import Cell, Facts, Verdict, expected, judge
 from survival_interruptions import BY_NAME, Board, ControllerOutage, Scene
 
 PHASE_SECONDS: Final = 120.0  # to reach the phase, on a machine that starts dozens of them
 END_SECONDS: Final = 240.0
+SLOW: Final = ("time limit", "kill slurmd")
 SPARE_NODES: Final = 6  # a job that is requeued may need another node while its own is down
 SUBMISSIONS: Final = 3  # at a time; each is a second of CPU
 
@@ -89,25 +91,36 @@ def play(
     for name, chosen in (("together", together), ("controller", alone)):
         places = len(cluster.nodes) - SPARE_NODES
         # The heavy and the slow ones first, so that the end is not one long cell.
-        chosen = sorted(chosen, key=lambda cell: (cell.interruption not in ("time limit", "kill slurmd"), cell.launcher))
-        stage = Stage(cluster, directory / name, chosen)
-        with stage.board, ThreadPoolExecutor(len(chosen) if name == "controller" and chosen else places) as pool:
-            for future in as_completed([pool.submit(_play_one, stage, cell) for cell in chosen]):
+        ordered = sorted(chosen, key=lambda cell: (cell.interruption not in SLOW, cell.launcher))
+        stage = Stage(cluster, directory / name, ordered)
+        with stage.board, ThreadPoolExecutor(len(ordered) if name == "controller" and ordered else places) as pool:
+            for future in as_completed([pool.submit(_play_one, stage, cell) for cell in ordered]):
                 played = future.result()
                 done[played.cell] = played
                 told(played)
-    lacking = {cell: Played(cell, None, Verdict(False, f"not run: {why}")) for cell in cells if (why := jobs.missing(cell.launcher))}
+    lacking = {
+        cell: Played(cell, None, Verdict(False, f"not run: {why}"))
+        for cell in cells
+        if (why := jobs.missing(cell.launcher))
+    }
     return [(done | lacking)[cell] for cell in cells]
 
 
 def _play_one(stage: Stage, cell: Cell) -> Played:
     if why := jobs.missing(cell.launcher):
         return Played(cell, None, Verdict(False, f"not run: {why}"))
-    directory = stage.directory / "-".join((cell.launcher, cell.interruption, cell.phase)).replace(" ", "_").replace(",", "")
+    directory = stage.directory / re.sub(r"[ ,/]+", "_", cell.name)
     jobs.write(cell, directory)
     try:
         facts = _facts(stage, cell, directory)
-    except (AssertionError, ClusterError, OSError, KeyError, subprocess.TimeoutExpired, threading.BrokenBarrierError) as error:
+    except (
+        AssertionError,
+        ClusterError,
+        OSError,
+        KeyError,
+        subprocess.TimeoutExpired,
+        threading.BrokenBarrierError,
+    ) as error:
         if cell.interruption == "kill slurmctld":
             stage.controller.leave()
         facts = Facts("", 0, (), False, 0, 0, (), None, False, trouble=f"{type(error).__name__} {error}"[:200])
@@ -127,9 +140,13 @@ def _facts(stage: Stage, cell: Cell, directory: Path) -> Facts:
         unpublished = len(evidence.executed(run)) - evidence.published(run)
         with _end_of(training) as ended:
             began = time.time()
-            BY_NAME[cell.interruption](Scene(stage.cluster, stage.board, stage.controller, directory, job, run, training))
+            BY_NAME[cell.interruption](
+                Scene(stage.cluster, stage.board, stage.controller, directory, job, run, training)
+            )
             wait_for(lambda: stage.board.is_over(job), END_SECONDS, f"the end of job {job}", interval=0.2)
-            began = evidence.warned_at(run) or began
+            warned = evidence.warned_at(run)
+            if warned and ended and warned <= ended[0]:  # else it is Slurm's TERM after the requeue
+                began = warned
         by_hand = not (run / "finished.json").exists()
         if by_hand:
             again, _ = stage.submit(directory, "--resume", run.name)
@@ -143,8 +160,9 @@ def _facts(stage: Stage, cell: Cell, directory: Path) -> Facts:
             final_equal=evidence.is_final(run, stage.reference),
             lost=evidence.lost(run),
             unpublished=unpublished,
-            left=evidence.left(tuple(mark.encode() for mark in marks), 4),
-            seconds=ended[0] - began if ended else None,
+            # An old attempt that met its own successor has half of the lead to find that out.
+            left=evidence.left(tuple(mark.encode() for mark in marks), 25 if cell.interruption == "kill slurmd" else 5),
+            seconds=max(0.0, ended[0] - began) if ended else None,
             by_hand=by_hand,
         )
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import resource
-import socket
 import subprocess
 import sys
 import textwrap
@@ -332,7 +331,7 @@ def test_safetensors_can_be_read_by_others_and_tied_weights_are_no_obstacle(tmp_
 
 
 RANKS = """
-import sys, warnings
+import os, socket, sys, warnings
 warnings.simplefilter("ignore")
 import torch
 import torch.distributed as dist
@@ -346,46 +345,52 @@ class Box:
     def state_dict(self): return self.state
     def load_state_dict(self, state): self.state = state
 
-what, rank, ranks, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-mesh = init_device_mesh("cpu", (ranks,))
 full = torch.arange(24.0).reshape(6, 4)
-sharded = lambda value: distribute_tensor(value, mesh, [Shard(0)])
-if what == "save":
-    box = Box({"weight": sharded(full), "bias": torch.ones(3), "step": 7})
-    assert StateComponent(box).save(Path("."), "part") == "dcp"
-else:
-    box = Box({"weight": sharded(torch.zeros(6, 4)), "bias": torch.zeros(3), "step": 0})
-    StateComponent(box).load(Path("."), "part", "dcp")
-    assert isinstance(box.state["weight"], DTensor) and box.state["weight"].to_local().shape == (6 // ranks, 4)
-    assert torch.equal(box.state["weight"].full_tensor(), full)
-    assert torch.equal(box.state["bias"], torch.ones(3)) and box.state["step"] == 7
-dist.destroy_process_group()
+
+def work(what, rank, ranks, port):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    mesh = init_device_mesh("cpu", (ranks,))
+    sharded = lambda value: distribute_tensor(value, mesh, [Shard(0)])
+    if what == "save":
+        box = Box({"weight": sharded(full), "bias": torch.ones(3), "step": 7})
+        assert StateComponent(box).save(Path("."), "part") == "dcp"
+    else:
+        box = Box({"weight": sharded(torch.zeros(6, 4)), "bias": torch.zeros(3), "step": 0})
+        StateComponent(box).load(Path("."), "part", "dcp")
+        assert isinstance(box.state["weight"], DTensor) and box.state["weight"].to_local().shape == (6 // ranks, 4)
+        assert torch.equal(box.state["weight"].full_tensor(), full)
+        assert torch.equal(box.state["bias"], torch.ones(3)) and box.state["step"] == 7
+    dist.destroy_process_group()
+
+def together(what, ranks):
+    # forked after the one import of torch: six of them would take a minute
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(ranks):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            work(what, rank, ranks, port)
+            os._exit(0)
+    for pid in pids:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, (what, pid)
+
+together("save", 2)
+together("load", 3)
+alone = Box({"weight": torch.zeros(6, 4), "bias": torch.zeros(3), "step": 0})
+StateComponent(alone).load(Path("."), "part", "dcp")
+assert torch.equal(alone.state["weight"], full)
+print("done")
 """
 
 
 @pytest.mark.torch
 @pytest.mark.timeout(120)
 def test_what_two_ranks_saved_together_is_loaded_by_three_and_by_one(tmp_path):
-    def together(what, ranks):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        argv = [sys.executable, "-c", textwrap.dedent(RANKS), what]
-        started = [
-            subprocess.Popen([*argv, str(rank), str(ranks), str(port)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-            for rank in range(ranks)
-        ]
-        for process in started:
-            _, err = process.communicate(timeout=100)
-            assert process.returncode == 0, err
-
-    together("save", 2)
-    together("load", 3)
-    torch = import_torch()
-    alone = Box({"weight": torch.zeros(6, 4), "bias": torch.zeros(3), "step": 0})
-    StateComponent(alone).load(tmp_path, "part", "dcp")
-    assert torch.equal(alone.state["weight"], torch.arange(24.0).reshape(6, 4))
+    argv = [sys.executable, "-c", RANKS]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_a_package_outside_adds_one_by_its_entry_point(tmp_path, monkeypatch):

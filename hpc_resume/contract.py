@@ -84,12 +84,12 @@ CONTROL_FILE: Final = "control.json"  # stop requests of the owner; by `hpc-resu
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
 BATCHES_FILE: Final = "batches.jsonl"  # run.log(batch=ids), only in a drill; by rank 0
 
-# outcome.json: "outcome"
+# What outcome.json says under "outcome".
 OUTCOME_FINISHED: Final = "finished"
 OUTCOME_STOPPED: Final = "stopped"
 OUTCOME_CRASHED: Final = "crashed"
 
-# exit.json: "cause" and "decision"
+# What exit.json says under "cause" and "decision".
 CAUSES: Final = (
     "finished",  # the training's own end
     "timeout",  # the time limit, or its warning

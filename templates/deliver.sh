@@ -18,7 +18,7 @@ hr::on_signal() {
   HR_FIRST_SIGNAL=${HR_FIRST_SIGNAL:-$1}
   if [[ $1 == INT ]]; then HR_CANCELLED=1 HR_INTERRUPTS=$((HR_INTERRUPTS + 1)); fi
   HR_LAST_SIGNAL=$1
-  if [[ -e $HR_ATTEMPT_DIR/control.json ]]; then asked=true; fi
+  if hr::find_request "$HR_ATTEMPT_DIR"; then asked=true; fi
   hr::event received signal "\"$1\"" count "$HR_SIGNALS" asked "$asked"
   hr::deliver
 }
@@ -28,14 +28,19 @@ hr::on_signal() {
 # attempt has heard it, or this one was asked for something itself.
 hr::is_stray() {
   local directory=$HR_DIRECTORY/attempts/$HR_PREVIOUS text asked
-  [[ $HR_SCHEDULER == slurm && -n $HR_ATTEMPT_DIR && -n $HR_PREVIOUS && ! -e $HR_ATTEMPT_DIR/control.json ]] || return 1
-  ((! HR_STRAYS)) && hr::read_file "$directory/control.json" || return 1
-  text=$REPLY
-  hr::json_get "$text" request && [[ $REPLY == @(stop|requeue) ]] || return 1
+  [[ $HR_SCHEDULER == slurm && -n $HR_PREVIOUS ]] && ((! HR_STRAYS)) || return 1
+  ! hr::find_request "$HR_ATTEMPT_DIR" && hr::find_request "$directory" && [[ $REPLY != cancel ]] || return 1
+  hr::read_file "$directory/control.json" && text=$REPLY
   hr::json_get "$text" t && asked=${REPLY%.*} || return 1
   printf -v text '%(%s)T' -1
   ((asked <= HR_STARTED && text - asked < 60)) || return 1
   ! grep -qs '"asked":true' "$directory"/events/*.jsonl
+}
+
+# Sets REPLY to the end that an attempt's owner has asked for: cancel, stop, requeue. Fails when there is none; a save
+# is no end. Arguments: directory of the attempt.
+hr::find_request() {
+  hr::read_file "$1/control.json" && hr::json_get "$REPLY" request && [[ $REPLY != save ]]
 }
 
 # The trap of URG, which `hpc-resume poke save` sends: the training saves at its next boundary and goes on. A signal of

@@ -352,10 +352,10 @@ hr::conclude() {
   hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)${HR_STEP_AFTER:+, published step $HR_STEP_AFTER}; $HR_DECISION: $HR_REASON"
 }
 
-# Sets HR_REQUEST to what the owner asked of this attempt, if anything: cancel, stop, requeue.
+# Sets HR_REQUEST to the end that the owner asked of this attempt, if any: cancel, stop, requeue.
 hr::read_request() {
   HR_REQUEST=
-  hr::read_file "$HR_ATTEMPT_DIR/control.json" && hr::json_get "$REPLY" request || return 0
+  hr::find_request "$HR_ATTEMPT_DIR" || return 0
   HR_REQUEST=$REPLY
   if [[ $HR_REQUEST == @(cancel|stop) ]]; then HR_CANCELLED=1; fi
 }

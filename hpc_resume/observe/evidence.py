@@ -10,12 +10,13 @@ from pathlib import Path
 from hpc_resume.errors import HpcResumeError, RunNotFoundError
 from hpc_resume.observe.budgets import Past, past
 from hpc_resume.observe.explain import Evidence
-from hpc_resume.observe.facts import SLURM_PATIENCE, Facts, collect, request_of, with_slurm
+from hpc_resume.observe.facts import SLURM_PATIENCE, Facts, collect, with_slurm
 from hpc_resume.observe.status import row, row_of_job
 from hpc_resume.observe.targets import newest_of, select
 from hpc_resume.run.records import Limits, read_fields
 from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import slurm
+from hpc_resume.schedulers.control import asked_of
 
 
 def find(target: str) -> Evidence:
@@ -60,7 +61,7 @@ def look(run: RunDir) -> Evidence:
         exit=ended.exit(),
         outcome=ended.outcome(),
         events=ended.events(),
-        request=request_of(ended),
+        request=asked_of(ended),
         files=tuple(_files(run, ended)),
     )
 

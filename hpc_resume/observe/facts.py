@@ -11,9 +11,10 @@ from typing import Final
 from hpc_resume.errors import HpcResumeError
 from hpc_resume.observe.waiting import launch_limit
 from hpc_resume.run.process import is_alive
-from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord, read_fields
-from hpc_resume.run.rundir import AttemptDir, RunDir
+from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
+from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers import JobState, slurm
+from hpc_resume.schedulers.control import asked_of
 from hpc_resume.schedulers.local_runs import scheduler_of
 
 DAY: Final = 86_400.0  # seconds; the launcher forgets a failed node after it
@@ -70,19 +71,13 @@ def _facts_of(run: RunDir) -> Facts:
             attempt=record,
             exit=newest.exit() if newest else None,
             outcome=newest.outcome() if newest else None,
-            cancel_asked=newest is not None and request_of(newest) in ("cancel", "stop"),
+            cancel_asked=newest is not None and asked_of(newest) in ("cancel", "stop"),
             alive=is_alive(record.process) if record else False,
             scheduler_alive=scheduler_of(run) is not None,
             excluded=_excluded(run) if run.finished() is None else "",
         )
     except (HpcResumeError, OSError) as error:
         return replace(facts, trouble=str(error))
-
-
-def request_of(attempt: AttemptDir) -> str:
-    """What its owner has asked of an attempt (schedulers/control.py), empty when nothing."""
-    fields = read_fields(attempt.control_file)
-    return fields.text("request") if fields is not None else ""
 
 
 def _excluded(run: RunDir) -> str:

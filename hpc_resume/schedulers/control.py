@@ -8,6 +8,7 @@ from typing import Final, Literal
 from hpc_resume.contract import FORMAT_VERSION
 from hpc_resume.durable import write_json
 from hpc_resume.errors import RunStateError
+from hpc_resume.run.records import read_fields
 from hpc_resume.run.rundir import AttemptDir
 
 # cancel: end for good, by `hpc-resume cancel` or Ctrl-C; stop: the same, by poke; requeue: save and go back into the
@@ -34,3 +35,9 @@ def ask(attempt: AttemptDir, request: Request, by: str) -> float:
     except OSError as error:
         raise RunStateError(f"{attempt.control_file}: {error.strerror or error}; nothing was signalled") from error
     return now
+
+
+def asked_of(attempt: AttemptDir) -> str:
+    """The last wish, empty without one. Raises RunStateError for what is no record of ours."""
+    fields = read_fields(attempt.control_file)
+    return fields.text("request") if fields is not None else ""

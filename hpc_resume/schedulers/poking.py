@@ -18,7 +18,7 @@ from hpc_resume.run.process import is_alive
 from hpc_resume.run.records import AttemptRecord
 from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import slurm
-from hpc_resume.schedulers.control import ask
+from hpc_resume.schedulers.control import ask, asked_of
 
 PATIENCE: Final = 120.0  # seconds for the effect: a step, and a save
 SAVE_SIGNAL: Final = "URG"  # templates/deliver.sh and run/save_request.py say why it is not the warning's
@@ -59,6 +59,7 @@ def poke(run: RunDir, wish: Wish, by: str, *, patience: float = PATIENCE) -> Pok
     if wish == "requeue" and record.scheduler == "none":
         raise SchedulerError(f"{run.key} runs without a scheduler: nobody would start it again; `poke {run.key} stop`")
     _refuse_idle(run, record)
+    _refuse_second(run, attempt, wish)
     name = SAVE_SIGNAL if wish == "save" else _warning(attempt)
     poked = Poked(run.key, attempt.number, record.job_id, wish, name, ask(attempt, wish, by))
     _signal(run, record, name)
@@ -82,6 +83,15 @@ def _refuse_idle(run: RunDir, record: AttemptRecord) -> None:
         raise RunNotFoundError(
             f"{run.key}: Slurm is at start {job.restarts + 1} of job {record.job_id}, and attempt {record.attempt} was"
             f" start {record.restart_count + 1}: the next one is just beginning; try again in a moment"
+        )
+
+
+def _refuse_second(run: RunDir, attempt: AttemptDir, wish: Wish) -> None:
+    """The file holds one wish: an end that was asked for must not be forgotten for a weaker one."""
+    asked = asked_of(attempt)
+    if asked in ("cancel", "stop", "requeue") and wish != "stop":
+        raise SchedulerError(
+            f"{run.key}: attempt {attempt.number} has been asked to {asked} already, and does so at its next step"
         )
 
 

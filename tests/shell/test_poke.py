@@ -58,6 +58,8 @@ def test_a_save_request_reaches_the_training_and_is_no_warning(listening: Job) -
     os.kill(shell, signal.SIGUSR1)
     ended = listening.json("k/attempts/0001/exit.json")
     assert (ended["cause"], ended["decision"], ended["warned"]) == ("operator", "requeue", True)
+    assert "poke" not in ended["evidence"]  # what was asked for is served: this end has another cause
+    assert [e["asked"] for e in listening.events() if e["event"] == "received"] == [False]
     got = (listening.directory / "got").read_text().split()
     assert got.count(str(int(signal.SIGURG))) == 1
 
@@ -95,7 +97,7 @@ echo "$HR_SIGNALS"
         ("save", 5, "", 2),  # that one is no warning
         ("requeue", 5, "HR_SCHEDULER=local", 2),  # nobody tries again there
         ("requeue", 5, "HR_STARTED=0", 2),  # asked after our start: not of the attempt before us
-        ("requeue", 5, "echo '{}' > runs/k/attempts/0002/control.json", 2),
+        ("requeue", 5, """echo '{"request":"requeue"}' > runs/k/attempts/0002/control.json""", 2),
         (
             "requeue",
             5,

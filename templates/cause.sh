@@ -19,6 +19,7 @@ hr::show_job() {
 hr::find_cause() {
   local job=
   HR_SLURM_REQUEUED=0
+  if ((HR_CODE == 0)) && hr::is_given_up; then HR_CODE=1; fi
   if ((HR_CODE == 0)); then
     HR_CAUSE=finished HR_EVIDENCE="exit code 0"
     if ((HR_SIGNALS > 0)) && [[ $HR_OUTCOME != finished ]]; then
@@ -43,6 +44,16 @@ hr::find_cause() {
   else
     HR_CAUSE=crash HR_EVIDENCE="exit code $HR_CODE without a warning"
   fi
+}
+
+# Tells whether srun ended with 0 though the training has not: so it does when Slurm gives a node up ("Node failure on
+# n1", 22.05), while the training may live on there. One that announced itself says so when it has finished.
+hr::is_given_up() {
+  ((HR_CHILD_IS_SRUN)) && [[ -z $HR_OUTCOME ]] || return 1
+  if [[ $HR_SCHEDULER == slurm ]] && hr::job_field "$(hr::show_job)" Restarts && ((${REPLY:-0} > HR_RESTARTS)); then
+    return 0
+  fi
+  hr::has_ranks
 }
 
 # Tells whether the training left because of a warning: it says so, or it ends with the code of a warning's signal, or

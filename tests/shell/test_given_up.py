@@ -1,0 +1,26 @@
+"""srun ends with 0 when Slurm gives the node up: that is no finished run."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Job
+
+SRUN = 'srun() { echo "{}" >"$HR_ATTEMPT_DIR/pids/n1.0.json"; %s return 0; }'
+FINISHED = """echo '{"version":1,"outcome":"finished","step":1,"code":0}' >"$HR_ATTEMPT_DIR/outcome.json";"""
+
+
+@pytest.mark.parametrize(("says", "code", "cause"), [("", 1, "crash"), (FINISHED, 0, "finished")])
+def test_zero_of_srun_counts_only_when_the_training_says_that_it_has_finished(
+    job: Job, says: str, code: int, cause: str
+) -> None:
+    job.write(HR_SETUP=SRUN % says, HR_LAUNCHER=["srun"], HR_COMMAND=["python", "train.py"])
+    assert job.run().returncode == code
+    assert job.json("*/attempts/0001/exit.json")["cause"] == cause
+    assert bool(list(job.directory.glob("runs/*/finished.json"))) is (code == 0)
+
+
+def test_zero_of_srun_is_believed_of_a_program_without_our_helper(job: Job) -> None:
+    job.write(HR_SETUP="srun() { return 0; }", HR_LAUNCHER=["srun"], HR_COMMAND=["simulate"])
+    assert job.run().returncode == 0
+    assert list(job.directory.glob("runs/*/finished.json"))

@@ -83,6 +83,11 @@ class Scene:
         (self.directory / "release").touch()
 
     @property
+    def shell(self) -> int:
+        """The PID of the batch shell."""
+        return int(evidence.read(self.run / "attempts/0001/attempt.json")["pid"])
+
+    @property
     def node(self) -> str:
         return self.cluster.show(self.job)["NodeList"]
 
@@ -108,16 +113,15 @@ class ControllerOutage:
             self._barrier.abort()
 
     def _play(self) -> None:
-        self._cluster.check("scancel", "-b", "-s", "USR1", *(scene.job for scene in self._scenes))
-        for scene in self._scenes:
-            scene.release()
+        """slurmctld goes first, so that every requeue is asked for while it is away.
 
-        def decided() -> bool:
-            return any((scene.run / "attempts/0001/exit.json").exists() for scene in self._scenes)
-
-        with suppress(AssertionError):
-            wait_for(decided, 5, "the first decision", interval=0.01)
+        The warnings then come as slurmstepd sends them. Killed in the five seconds after it has confirmed a requeue,
+        and before it has saved its state, slurmctld forgets that requeue: seen in 2 of 8 jobs, which ended as FAILED.
+        """
         self._cluster.kill_controller()
+        for scene in self._scenes:
+            os.kill(scene.shell, signal.SIGUSR1)
+            scene.release()
         time.sleep(self._seconds)
         self._cluster.start_controller()
 
@@ -160,7 +164,7 @@ def kill_training(scene: Scene) -> None:
 
 
 def kill_shell(scene: Scene) -> None:
-    os.kill(int(evidence.read(scene.run / "attempts/0001/attempt.json")["pid"]), signal.SIGKILL)
+    os.kill(scene.shell, signal.SIGKILL)
     scene.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,24 @@ def test_save_then_requeue_then_stop_of_one_job(project: Project) -> None:
     steps = [step for _, step in executed(run)]
     assert steps == list(range(len(steps))), "no step was lost or done twice"
     assert answer_error(project, "poke", job, "save").startswith(f"{run.name}: attempt 2 has ended")
+
+
+def test_a_signal_that_was_meant_for_the_attempt_before_is_ignored_once(project: Project) -> None:
+    """What Slurm does by chance, done on purpose: the request finds its attempt gone, its signal hits the next one."""
+    cluster = project.cluster
+    job, run = project.submit(100_000)
+    await_steps(run, 1)
+    cluster.check("scontrol", "requeue", job)
+    wait_for(lambda: causes(run) == ["preempted"], 30, "the end")
+    request = {"version": 1, "request": "requeue", "by": "test", "t": time.time(), "attempt": 1}
+    (run / "attempts/0001/control.json").write_text(json.dumps(request))
+    await_steps(run, 2)
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    wait_for(lambda: "stray" in events(run, 2), 15, "the stray signal")
+    await_steps(run, 2, more=len(executed(run)) + 25)
+    assert causes(run) == ["preempted", ""]
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    wait_for(lambda: causes(run) == ["preempted", "operator"], 15, "the second to be obeyed")
 
 
 def answer_error(project: Project, *words: str) -> str:

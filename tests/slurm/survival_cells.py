@@ -120,6 +120,14 @@ RULES: Final = (
     ),
     _rule("kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
     _rule("preempted|node down", "call|call, GIL", Kind.SURVIVES, Bound.CHECKPOINT, "the C call outlasts KillWait"),
+    _rule(
+        "kill slurmd",
+        "step|save|call|call, GIL",
+        Kind.SURVIVES,
+        Bound.CHECKPOINT,
+        "no warning: srun ends with its node, and takes the training for lost",
+        "srun",
+    ),
     _rule("*", "*", Kind.SURVIVES, Bound.STEP),
 )
 

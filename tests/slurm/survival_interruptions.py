@@ -127,7 +127,7 @@ class ControllerOutage:
 
 
 def time_limit(scene: Scene) -> None:
-    wait_for(lambda: evidence.warned_at(scene.run), 60, "the warning before the time limit", interval=0.2)
+    wait_for(lambda: evidence.warned_at(scene.run), 130, "the warning before the time limit", interval=0.2)
     scene.release()
 
 

@@ -15,6 +15,15 @@ from survival_cells import EVERY, Cell
 TRAINING = Path(__file__).with_name("survival_training.py")
 # As `conda run`, which lives as long as its child and passes nothing on; it does not even die.
 WRAPPER = '#!/bin/bash\ntrap : USR1 TERM\n"$@"\nexit "$?"\n'
+# The nodes' names, which torchrun takes for addresses, are the cluster's own invention.
+TORCHRUN = (
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--local-addr=127.0.0.1",
+    "--nproc-per-node=1",
+)
 UV = Path(sys.executable).with_name("uv")
 
 
@@ -38,7 +47,7 @@ def command(launcher: str, phase: str) -> list[str]:
         "sh": ["sh", "-c", f"{shlex.join(words)}; exit $?"],
         "uv": [uv, "run", "--no-project", "--offline", "--quiet", "--python", *words[:1], "python", *words[1:]],
         "conda": ["./conda-like", *words],
-        "torchrun": [words[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", *words[1:]],
+        "torchrun": [*TORCHRUN, *words[1:]],
     }[launcher]
 
 
@@ -53,14 +62,14 @@ def write(cell: Cell, directory: Path) -> None:
     if cell.interruption == "preempted, grace":
         slurm["partition"] = "patient"
     if cell.interruption == "time limit":
-        slurm["time"] = "1"
+        slurm["time"] = "2" if cell.launcher == "torchrun" else "1"  # PyTorch alone takes some of it
     spec = {
         "name": "cell",
         "command": command(cell.launcher, cell.phase),
         "slurm": slurm,
         "launcher": "srun" if cell.launcher == "srun" else "direct",
         "env": {"OMP_NUM_THREADS": "1"},
-        # Slurm looks every 30 s: the warning comes 10 to 40 s after the start, when every cell is in its phase.
+        # Slurm looks every 30 s: of a minute the warning comes after 10 to 40 s, when every cell is in its phase.
         "preemption": {"lead": "20s"},
         "requeue": {"max": {"crash": 2}},
         "checkpoint": {"every": EVERY},

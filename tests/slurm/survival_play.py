@@ -90,8 +90,8 @@ def play(
     done: dict[Cell, Played] = {}
     for name, chosen in (("together", together), ("controller", alone)):
         places = len(cluster.nodes) - SPARE_NODES
-        # The heavy and the slow ones first, so that the end is not one long cell.
-        ordered = sorted(chosen, key=lambda cell: (cell.interruption not in SLOW, cell.launcher))
+        # The slow ones first, so that the end is not one long cell; the launchers mixed, as torchrun is a heavy one.
+        ordered = sorted(chosen, key=lambda cell: (cell.interruption not in SLOW, cell.interruption, cell.phase))
         stage = Stage(cluster, directory / name, ordered)
         with stage.board, ThreadPoolExecutor(len(ordered) if name == "controller" and ordered else places) as pool:
             for future in as_completed([pool.submit(_play_one, stage, cell) for cell in ordered]):

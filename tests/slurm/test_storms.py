@@ -87,9 +87,6 @@ def test_three_jobs_warned_while_slurmctld_is_down_all_come_back(project: Projec
     down_since = time.monotonic()
     for shell in shells:
         os.kill(shell, signal.SIGUSR1)  # as slurmstepd does it; scancel has nobody to ask
-    for _, run in submitted:
-        wait_for(lambda run=run: exit_record(run / "attempts/0001"), 30, "the decision")
-        assert exit_record(run / "attempts/0001")["decision"] == "requeue"
     wait_for(lambda: time.monotonic() - down_since >= 10, 15, "ten seconds")
     cluster.start_controller()
     want = None

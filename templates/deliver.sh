@@ -1,13 +1,34 @@
 # The way of a warning: the trap, the delivery to exactly the processes that announced themselves, the last resort.
 # Part of the runtime that every rendered script carries; it has no placeholders and runs nothing by itself.
 
-# The trap: counts, remembers the first, passes the warning on. Ctrl-C at a terminal asks to save and stop; a second
-# one stops hard (a background command of a shell without job control ignores INT, so it reaches only us).
-# Arguments: signal name without SIG.
-hr::on_signal() {
-  local REPLY asked=false # a trap runs between any two commands: their REPLY stays
-  HR_TRAPPED=$((HR_TRAPPED + 1))
-  hr::wake
+# Sets the trap of one signal. It only records, and everything else happens in the main flow, which comes round at every
+# caught signal: functions and forks inside a trap nest without end in a storm, and bash 5.2 dies of that (SIGSEGV), or
+# forgets what it waits for. Arguments: signal name without SIG.
+hr::trap() {
+  # shellcheck disable=SC2064 # the name is meant to be filled in now
+  trap "HR_CAUGHT+=($1)" "$1"
+}
+
+# Takes note of what has been caught since the last time, and passes on what has to be. Called wherever time passes.
+hr::heed() {
+  hr::note
+  hr::deliver
+}
+
+# Takes note of what has been caught: counts, remembers the first, hears requests.
+hr::note() {
+  local signal
+  while ((HR_NOTED < ${#HR_CAUGHT[@]})); do
+    signal=${HR_CAUGHT[HR_NOTED]}
+    HR_NOTED=$((HR_NOTED + 1))
+    if [[ $signal == URG ]]; then hr::pass_save_request; else hr::count_signal "$signal"; fi
+  done
+}
+
+# Ctrl-C at a terminal asks to save and stop; a second one stops hard (a background command of a shell without job
+# control ignores INT, so it reaches only us). Arguments: signal name without SIG.
+hr::count_signal() {
+  local asked=false
   if [[ $1 == "$HR_SIGNAL" ]] && hr::is_stray; then
     HR_STRAYS=1
     hr::event stray signal "\"$1\""
@@ -16,11 +37,11 @@ hr::on_signal() {
   fi
   HR_SIGNALS=$((HR_SIGNALS + 1))
   HR_FIRST_SIGNAL=${HR_FIRST_SIGNAL:-$1}
-  if [[ $1 == INT ]]; then HR_CANCELLED=1 HR_INTERRUPTS=$((HR_INTERRUPTS + 1)); fi
   HR_LAST_SIGNAL=$1
+  if [[ $1 == INT ]]; then HR_CANCELLED=1 HR_INTERRUPTS=$((HR_INTERRUPTS + 1)); fi
+  if ((HR_SIGNALS > 100)); then return 0; fi # a storm: counted, no longer listed
   if hr::find_request "$HR_ATTEMPT_DIR"; then asked=true; fi
   hr::event received signal "\"$1\"" count "$HR_SIGNALS" asked "$asked"
-  hr::deliver
 }
 
 # Tells whether a warning is the one that `hpc-resume poke` sent to the attempt before: Slurm tries a signal again that
@@ -43,23 +64,19 @@ hr::find_request() {
   hr::read_file "$1/control.json" && hr::json_get "$REPLY" request && [[ $REPLY != save ]]
 }
 
-# The trap of URG, which `hpc-resume poke save` sends: the training saves at its next boundary and goes on. A signal of
+# Passes on URG, which `hpc-resume poke save` sends: the training saves at its next boundary and goes on. A signal of
 # its own, since two of one number can melt into one, and the warning would be the one that is lost; and nothing dies of
 # URG. Without a request for this very attempt it means nothing.
-hr::on_save_request() {
-  local REPLY
-  HR_TRAPPED=$((HR_TRAPPED + 1))
-  hr::wake
+hr::pass_save_request() {
   [[ -n $HR_ATTEMPT_DIR ]] && hr::read_file "$HR_ATTEMPT_DIR/control.json" || return 0
   hr::json_get "$REPLY" request && [[ $REPLY == save ]] || return 0
   hr::event save_requested
   hr::signal_ranks URG || true
 }
 
-# Passes on what has arrived since the last delivery. Not entered twice: a trap can interrupt a trap.
+# Passes on what has arrived since the last delivery.
 hr::deliver() {
-  if [[ -z $HR_CHILD ]] || ((HR_DELIVERING)); then return 0; fi
-  HR_DELIVERING=1
+  [[ -n $HR_CHILD ]] || return 0
   while ((HR_DELIVERED < HR_SIGNALS)); do
     HR_DELIVERED=$HR_SIGNALS
     if ((! HR_WARNED)); then
@@ -70,14 +87,14 @@ hr::deliver() {
       hr::ask_deadline
     elif ((HR_INTERRUPTS > 1)); then
       hr::terminate
-    elif [[ $HR_LAST_SIGNAL == TERM && $HR_FIRST_SIGNAL != TERM ]]; then
+    elif [[ $HR_LAST_SIGNAL == TERM && $HR_FIRST_SIGNAL != TERM ]] && ((! HR_ESCALATED)); then
+      HR_ESCALATED=1
       hr::tell_deadline # another signal than the first escalates; the same one again changes nothing
       hr::signal_ranks TERM || true
       hr::ask_deadline
     fi
     hr::see_it_through
   done
-  HR_DELIVERING=0
 }
 
 # Tells the training when the end comes, as far as that is known without asking anybody: warning.json.
@@ -134,7 +151,8 @@ hr::see_it_through() {
       return 0
     fi
     if ((SECONDS - since > 5)); then nap=0.25; fi
-    sleep "$nap"
+    hr::pause "$nap"
+    hr::note
   done
 }
 
@@ -229,7 +247,8 @@ hr::warn() {
       said=1
       hr::say "warned before the training got ready: it has $patience s to do so"
     fi
-    sleep 0.1
+    hr::pause 0.1
+    hr::note
   done
 }
 

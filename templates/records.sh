@@ -72,12 +72,12 @@ hr::say() {
 }
 
 # Appends one event to this shell's own file.
-# Globals: HR_ATTEMPT_DIR HR_HOST. Arguments: name, then key value pairs; the values are JSON already.
+# Globals: HR_ATTEMPT_DIR HR_HOST; HR_AT, when it happened, if not now. Arguments: name, then key value pairs; the values are JSON already.
 hr::event() {
   local line
   [[ -n ${HR_ATTEMPT_DIR:-} ]] || return 0
   hr::now
-  line="{\"t\":$REPLY,\"event\":\"$1\""
+  line="{\"t\":${HR_AT:-$REPLY},\"event\":\"$1\""
   shift
   while (($# >= 2)); do
     line+=",\"$1\":$2"
@@ -144,6 +144,8 @@ hr::signal_record() {
   if ((ns != 0)); then
     hr::find_outside "$pid" "$ticks" "$ns" && pid=$REPLY || return 1
   fi
+  hr::now
+  local HR_AT=$REPLY # the other side may have written that it heard before we write that we sent
   hr::is_alive "$pid" "$ticks" && kill -s "$2" "$pid" 2>/dev/null || return 1
   hr::event sent signal "\"$2\"" pid "$pid"
 }
@@ -163,4 +165,25 @@ hr::find_outside() {
     fi
   done < <(grep -lE "^NSpid:[[:space:]].*[[:space:]]$1\$" /proc/[0-9]*/status 2>/dev/null)
   return 1
+}
+
+# Reads a line from a descriptor, but only for so long, and not beyond a caught signal: outside posix mode `read` goes
+# on after a trap. What had come of an unfinished line is in REPLY.
+# Arguments: descriptor, seconds. Returns non-zero without a whole line.
+hr::read_for() {
+  local status=0
+  REPLY=
+  set -o posix
+  read -r -t "$2" -u "$1" 2>/dev/null || status=$?
+  set +o posix
+  return "$status"
+}
+
+# Sleeps without a process of its own, at most until a signal is caught: reads where nothing is ever written. A signal
+# that comes right before is noticed only afterwards: keep it short.
+# Arguments: seconds.
+hr::pause() {
+  local REPLY
+  if [[ -z ${HR_NEVER:-} ]]; then exec {HR_NEVER}<> <(:); fi
+  hr::read_for "$HR_NEVER" "$1" || true
 }

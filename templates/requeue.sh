@@ -182,22 +182,3 @@ hr::is_requeued() {
   done
   return 1
 }
-
-# Sleeps, and ends at once when one of our traps runs: a signal that comes right before `wait` would otherwise be acted
-# on only at the end of it. The sleep itself never outlives the pause.
-# Arguments: seconds.
-hr::pause() {
-  local before=$HR_TRAPPED HR_SLEEPER HR_SLEEPER_TICKS=
-  sleep "$1" &
-  HR_SLEEPER=$!
-  hr::start_ticks "$HR_SLEEPER" && HR_SLEEPER_TICKS=$REPLY
-  if ((HR_TRAPPED == before)); then wait "$HR_SLEEPER" 2>/dev/null || true; fi
-  hr::wake
-}
-
-# Ends the sleep of the innermost pause that is going on, if any.
-hr::wake() {
-  if [[ -n ${HR_SLEEPER:-} ]] && hr::is_alive "$HR_SLEEPER" "$HR_SLEEPER_TICKS"; then
-    kill "$HR_SLEEPER" 2>/dev/null || true
-  fi
-}

@@ -19,10 +19,10 @@ hr::launch() {
   hr::reset
   # Never trap CONT: Slurm sends it right before USR1 and TERM, and bash loses one of two trapped signals that arrive
   # together during `wait` (94 of 100, bash 5.2). For the same reason whichever of USR1 and TERM comes is enough.
-  trap 'hr::on_signal "$HR_SIGNAL"' "$HR_SIGNAL"
-  trap 'hr::on_signal TERM' TERM
-  trap 'hr::on_signal INT' INT
-  trap hr::on_save_request URG
+  hr::trap "$HR_SIGNAL"
+  hr::trap TERM
+  hr::trap INT
+  hr::trap URG # poke save
   hr::attempt "$@" || code=$?
   if ((! ${HR_MAIN:-0})); then
     trap - "$HR_SIGNAL" TERM INT URG
@@ -34,8 +34,8 @@ hr::launch() {
 # The state of one attempt, before anything has happened.
 hr::reset() {
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
-  HR_TRAPPED=0 HR_STRAYS=0 HR_PREVIOUS=''
-  HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_DELIVERING=0 HR_WARNED=0 HR_CANCELLED=0 HR_INTERRUPTS=0
+  HR_CAUGHT=() HR_NOTED=0 HR_STRAYS=0 HR_PREVIOUS='' HR_CANCELLED=0 HR_INTERRUPTS=0
+  HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_WARNED=0 HR_ESCALATED=0
   HR_DEADLINE=0 HR_DEADLINE_FROM=''
   HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
   HR_NUMBER=$(kill -l "$HR_SIGNAL")
@@ -211,7 +211,7 @@ hr::is_admitted() {
 
 # Spreads the starts of an array's tasks. Tasks that the array's %N keeps from starting together share a place.
 hr::stagger() {
-  local place delay
+  local place delay nap
   [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && ((HR_STAGGER_MS > 0)) || return 0
   place=$(((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
   if ((HR_STAGGER_WIDTH > 0)); then place=$((place % HR_STAGGER_WIDTH)); fi
@@ -222,8 +222,11 @@ hr::stagger() {
   )
   delay=${delay:-0} # the subshell may have been ended by a signal to the whole group
   hr::event staggered milliseconds "$delay"
-  printf -v delay '%d.%03d' $((delay / 1000)) $((delay % 1000))
-  if ((HR_SIGNALS == 0)); then hr::pause "$delay"; fi
+  while ((delay > 0 && ${#HR_CAUGHT[@]} == 0)); do
+    printf -v nap '%d.%03d' $((delay >= 1000)) $((delay < 1000 ? delay : 0))
+    hr::pause "$nap"
+    delay=$((delay - 1000))
+  done
 }
 
 # Starts the command, unless a warning came first: then there is nothing to save, and it can be started again.
@@ -231,8 +234,10 @@ hr::stagger() {
 hr::start() {
   HR_CODE=0
   hr::export
+  hr::note
   if ((HR_SIGNALS == 0)) && [[ -n $HR_SETUP ]]; then
     eval "$HR_SETUP" || HR_CODE=$?
+    hr::note
     if ((HR_CODE != 0 && HR_SIGNALS == 0)); then
       hr::say "setup ended with code $HR_CODE: the command is not started"
       return 0
@@ -253,13 +258,14 @@ hr::start() {
   if [[ -t 0 ]]; then hr::keep "$@" </dev/null & else hr::keep "$@" <&0 & fi
   HR_KEEPER=$!
   hr::start_ticks "$HR_KEEPER" && HR_KEEPER_TICKS=$REPLY
-  until read -r -t 1 HR_CHILD <&"$HR_PIPE" && [[ -n $HR_CHILD ]]; do
+  HR_HEARD=
+  until hr::hear_keeper && HR_CHILD=$REPLY; do
     hr::is_alive "$HR_KEEPER" "$HR_KEEPER_TICKS" || break
   done
   hr::start_ticks "$HR_CHILD" && HR_CHILD_TICKS=$REPLY
   hr::event started pid "$HR_CHILD"
   hr::record_child
-  hr::deliver # what arrived between the check above and now
+  hr::heed # what arrived between the check above and now
 }
 
 # Sets HR_WORDS to the command, begun by us when it is Python: its own interpreter first installs the handlers and
@@ -303,7 +309,7 @@ hr::export() {
 # good (-1; bash 5.2, measured). Nobody signals this shell; where Slurm does (proctrack/pgid) it goes on all the same.
 # Arguments: the command.
 hr::keep() {
-  local code ticks last=none alive
+  local code ticks='' last=none alive
   trap : "$HR_SIGNAL" TERM URG # caught, not ignored: the command starts with the signals as they were
   "$@" {HR_PIPE}>&- <&0 &
   HR_CHILD=$!
@@ -320,16 +326,35 @@ hr::keep() {
   echo "$code" >&"$HR_PIPE"
 }
 
+# Waits up to a second for a line from hr::keep, and sets REPLY to it. A signal ends the wait at once; one that comes
+# right before it is heeded a second later. Returns 1 when there is no whole line yet.
+hr::hear_keeper() {
+  local status=0
+  hr::read_for "$HR_PIPE" 1 || status=$?
+  HR_HEARD+=$REPLY
+  if ((status != 0)); then return 1; fi
+  REPLY=$HR_HEARD HR_HEARD=
+}
+
 # Waits until the child is really gone; sets HR_CODE to its own exit code, after any number of signals.
 hr::await_child() {
   [[ -n $HR_CHILD ]] || return 0
-  while hr::is_alive "$HR_KEEPER" "$HR_KEEPER_TICKS"; do
-    wait "$HR_KEEPER" 2>/dev/null || true # ends at every trap
+  until hr::hear_keeper && HR_CODE=$REPLY; do
+    hr::heed
+    if hr::is_alive "$HR_KEEPER" "$HR_KEEPER_TICKS"; then continue; fi
+    if hr::hear_keeper; then
+      HR_CODE=$REPLY
+    else # the shell around it was killed: wait for the command all the same
+      HR_CODE=137
+      while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
+        hr::pause 0.2
+        hr::heed
+      done
+    fi
+    break
   done
-  if ! read -r -t 1 HR_CODE <&"$HR_PIPE"; then # the shell around it was killed: wait for the command all the same
-    while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do hr::pause 0.2; done
-    HR_CODE=137
-  fi
+  hr::note
+  wait "$HR_KEEPER" 2>/dev/null || true
   exec {HR_PIPE}>&-
   hr::event gone code "$HR_CODE"
 }

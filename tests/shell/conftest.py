@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -141,10 +142,8 @@ def job(tmp_path: Path) -> Iterator[Job]:
         if process.poll() is None:
             process.kill()
         process.wait()
-        try:  # the session leader is gone, its group may not be
+        with contextlib.suppress(ProcessLookupError):  # the session leader is gone, its group may not be
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()

@@ -83,7 +83,7 @@ hr::reset; HR_SCHEDULER=slurm HR_DIRECTORY=runs/k HR_PREVIOUS=0001 HR_ATTEMPT_DI
 HR_STARTED=$(date +%s)
 mkdir -p "$HR_ATTEMPT_DIR/events"
 {before}
-hr::on_signal USR1; hr::on_signal USR1
+HR_CAUGHT+=(USR1); hr::note; HR_CAUGHT+=(USR1); hr::note
 echo "$HR_SIGNALS"
 """
 

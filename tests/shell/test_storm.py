@@ -28,7 +28,7 @@ def storm(process: subprocess.Popen[str], every: int) -> None:
 def test_the_end_of_the_training_is_not_lost_between_signals(job: Job, training: list[str], trial: int) -> None:
     """Another child that lives on makes bash's `wait` block for ever where it has forgotten the training's end."""
     job.write(HR_COMMAND=training, HR_SETUP="sleep 30 &")
-    process = job.start(env={"CODE": "37"})
+    process = job.start(env={"CODE": "37", "LINGER": "1.5"})  # it outlives the storm: Python's own end has no handlers
     job.file("*/attempts/0001/pids/*.0.json")
     storm(process, every=STORM if trial % 2 else 100)
     assert process.wait(15) == 37, process.stderr.read()

@@ -80,7 +80,7 @@ OUTCOME_FILE: Final = "outcome.json"  # what the training says of itself: finish
 EXIT_FILE: Final = "exit.json"  # what the launcher saw and decided
 WARNING_FILE: Final = "warning.json"  # {"t", "signal", "deadline", "source"}: when the end comes; by the launcher
 STACKS_PREFIX: Final = "stacks."  # stacks.<host>.<pid>.txt: where every thread was when no boundary came
-CONTROL_FILE: Final = "control.json"  # stop requests of the owner; by `hpc-resume cancel`
+CONTROL_FILE: Final = "control.json"  # what the owner asks of this attempt; by `hpc-resume cancel` and `poke`
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
 BATCHES_FILE: Final = "batches.jsonl"  # run.log(batch=ids), only in a drill; by rank 0
 

@@ -58,7 +58,7 @@ class AttemptDir:
 
     @property
     def control_file(self) -> Path:
-        """The owner's stop requests."""
+        """What the owner asks of it."""
         return self.path / contract.CONTROL_FILE
 
     @property

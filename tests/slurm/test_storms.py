@@ -78,7 +78,7 @@ def test_a_crash_loop_starts_at_most_one_more_time_than_its_budget(project: Proj
 
 
 def test_three_jobs_warned_while_slurmctld_is_down_all_come_back(project: Project) -> None:
-    cluster, steps = project.cluster, 1500
+    cluster, steps = project.cluster, 1000
     submitted = [project.submit(steps) for _ in range(3)]
     for _, run in submitted:
         await_steps(run, 1)

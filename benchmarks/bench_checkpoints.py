@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
 import shutil
 import statistics
 import tempfile
@@ -26,7 +27,7 @@ from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 
 MIB = int(os.environ.get("HPC_RESUME_BENCH_MIB", "1024"))
-ROUNDS = int(os.environ.get("HPC_RESUME_BENCH_ROUNDS", "9"))
+ROUNDS = int(os.environ.get("HPC_RESUME_BENCH_ROUNDS", "7"))
 TENSORS = 16
 BLOCK = 8 << 20
 
@@ -52,11 +53,12 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def in_turn(calls: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """ROUNDS of each, the order turned by one in every round, after a round that warms up."""
+    """ROUNDS of each in a random order, after one that warms up; nothing of the one before is left to be written."""
     values: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for round_ in range(ROUNDS + 1):
-        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+        random.Random(round_).shuffle(names)
+        for name in names:
             value = calls[name]()
             if round_:
                 values[name].append(value)
@@ -96,7 +98,9 @@ def files_of(directory: Path) -> list[Path]:
 
 
 class Publishing:
-    """The ways to get a state onto the disk; the old file goes first, outside the time."""
+    """The ways to get a state onto the disk. What the way before wrote goes first, outside the time: else one way would
+    write into memory that the other has just freed, and the other into memory that a virtual machine has yet to get.
+    """
 
     def __init__(self, torch: Any, base: Path, box: Box) -> None:
         self.torch, self.base, self.box = torch, base, box
@@ -104,19 +108,25 @@ class Publishing:
         self.store = Store(base / "checkpoints", base / "latest", attempt=1, keep=2)
         self.views = [memoryview(tensor.numpy()).cast("B") for tensor in box.state.values()]
 
+    def clear(self) -> None:
+        for old in (self.base / "dcp", *(self.base / "checkpoints").glob("step-*")):
+            shutil.rmtree(old, ignore_errors=True)
+        for name in ("plain", "saved.pt"):
+            (self.base / name).unlink(missing_ok=True)
+        os.sync()
+
     def ours(self) -> float:
         self.step += 1
-        for old in (self.base / "checkpoints").glob("step-*"):
-            shutil.rmtree(old)
+        self.clear()
         return seconds(lambda: self.store.publish(self.step, {"model": StateComponent(self.box)}))
 
     def plain(self) -> float:
-        (self.base / "plain").unlink(missing_ok=True)
+        self.clear()
         return seconds(lambda: write_plain(self.base / "plain", self.views))
 
     def torch_save(self) -> float:
         """What people write by hand: no fsync, no sum."""
-        (self.base / "saved.pt").unlink(missing_ok=True)
+        self.clear()
 
         def save() -> None:
             self.torch.save(self.box.state, self.base / "saved.pt.tmp")
@@ -127,7 +137,7 @@ class Publishing:
     def dcp(self) -> float:
         from torch.distributed import checkpoint
 
-        shutil.rmtree(self.base / "dcp", ignore_errors=True)
+        self.clear()
         writer = checkpoint.FileSystemWriter(self.base / "dcp")
         return seconds(lambda: checkpoint.save(self.box.state, storage_writer=writer, no_dist=True))
 

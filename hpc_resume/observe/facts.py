@@ -12,7 +12,7 @@ from hpc_resume.errors import HpcResumeError
 from hpc_resume.observe.waiting import launch_limit
 from hpc_resume.run.process import is_alive
 from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
-from hpc_resume.run.rundir import RunDir
+from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import JobState, slurm
 from hpc_resume.schedulers.control import asked_of
 from hpc_resume.schedulers.local_runs import scheduler_of
@@ -43,6 +43,7 @@ class Facts:
     job: JobState | None = None
     slurm_answered: bool = False
     launch_limit: int | None = None  # of failed launches, where one has failed and Slurm says
+    chain: tuple[str, ...] = ()  # from the launcher down to rank 0: bash, uv, python
     excluded: str = ""  # nodes that the launcher has left out in the last day
     trouble: str = ""
 
@@ -74,10 +75,15 @@ def _facts_of(run: RunDir) -> Facts:
             cancel_asked=newest is not None and asked_of(newest) in ("cancel", "stop"),
             alive=is_alive(record.process) if record else False,
             scheduler_alive=scheduler_of(run) is not None,
+            chain=_chain(newest) if newest else (),
             excluded=_excluded(run) if run.finished() is None else "",
         )
     except (HpcResumeError, OSError) as error:
         return replace(facts, trouble=str(error))
+
+
+def _chain(attempt: AttemptDir) -> tuple[str, ...]:
+    return next((record.chain for record in attempt.pids() if record.rank == 0), ())
 
 
 def _excluded(run: RunDir) -> str:

@@ -42,12 +42,15 @@ class Row:
     cause: str
     scheduler: str
     directory: str
+    chain: tuple[str, ...] = ()  # what is between the launcher and the training, both included
 
 
 def row(facts: Facts) -> Row:
     """What is known of a run, as one row."""
     state, why = _judge(facts)
     record = facts.attempt
+    if state == "running" and len(facts.chain) > 2:  # a wrapper, where signals can get lost
+        why = _joined(why, " → ".join(facts.chain))
     at_work = facts.job is not None and facts.job.state == "RUNNING"
     return Row(
         run=facts.key,
@@ -61,6 +64,7 @@ def row(facts: Facts) -> Row:
         cause=_cause(facts),
         scheduler=record.scheduler if record else "",
         directory=facts.directory,
+        chain=facts.chain,
     )
 
 

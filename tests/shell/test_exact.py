@@ -231,6 +231,14 @@ def test_the_training_behind_a_wrapper_is_signalled_and_the_chain_is_recorded(jo
     process = train(job, found, *words[1:])
     record = job.json("*/attempts/0001/pids/*.0.json")
     assert [link.rstrip("0123456789.") for link in record["chain"]] == chain
+    shown = subprocess.run(
+        [sys.executable, "-m", "hpc_resume", "status", "runs"],
+        cwd=job.directory,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (" → ".join(record["chain"]) in shown) == (len(chain) > 2)
     process.send_signal(USR1)
     assert process.wait(20) == 138
     outcome = job.json("*/attempts/0001/outcome.json")

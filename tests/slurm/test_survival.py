@@ -268,7 +268,7 @@ def test_a_plain_program_without_our_helper_gets_the_warning_and_comes_back(proj
 def test_no_requeue_is_said_when_slurm_refuses_it(project: Project) -> None:
     """--no-requeue and a warned job: the words of scontrol are in the log, and how to continue."""
     cluster = project.cluster
-    job, run = project.submit(100_000, requeue={"on": []})
+    job, run = project.submit(100_000, requeue={"on": [], "method": "scontrol"})
     await_steps(run, 1)
     cluster.check("scancel", "-b", "-s", "USR1", job)
     state = cluster.wait_state(job, "FAILED", seconds=30)

@@ -61,10 +61,10 @@ class Child:
     def signal(self, signum: int) -> None:
         self.process.send_signal(signum)
 
-    def code(self) -> int:
+    def code(self, seconds: float = DEADLINE) -> int:
         """The exit code, as subprocess gives it: negative when a signal killed it."""
-        code = self.process.wait(DEADLINE)
-        while (line := self.lines.get(timeout=DEADLINE)) is not None:
+        code = self.process.wait(seconds)
+        while (line := self.lines.get(timeout=seconds)) is not None:
             self.seen.append(line)
         self.lines.put(None)
         return code

@@ -148,3 +148,32 @@ def test_on_a_terminal_keys_and_window_size_reach_the_program(watch):
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 138
+
+
+def test_a_rendered_job_signals_exactly_the_watch(watch):
+    """`watch:` in job.yaml, the script of it under bash: the warning goes by the PID record, the answer counts."""
+    job = {
+        "name": "w",
+        "command": [sys.executable, "program.py"],
+        "watch": {"on_warning": "save\n", "expect": "saved"},
+        "preemption": {"lead": "90s"},
+    }
+    (watch.directory / "job.yaml").write_text(json.dumps(job))
+    render = [sys.executable, "-m", "hpc_resume", "render", "job.yaml", "-o", "job.sbatch"]
+    subprocess.run(render, cwd=watch.directory, check=True, capture_output=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HPC_RESUME_", "SLURM_"))}
+    clean["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
+    process = subprocess.Popen(
+        ["bash", "job.sbatch"], cwd=watch.directory, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"terminal True True\n"
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, out) == (138, b"saved step 7\n"), err
+    ended = json.loads(next(watch.directory.glob("runs/w-local-1/attempts/0001/exit.json")).read_text())
+    assert (ended["code"], ended["cause"]) == (138, "operator")

@@ -19,7 +19,10 @@ from cluster import Cluster, ClusterError, wait_for
 
 ACTIVE: Final = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "STOPPED")
 LOOK_SECONDS: Final = 0.4
-SURE_SECONDS: Final = 2.0  # a job that is being requeued shows an end, or a hold, for a moment
+# A job that is being requeued shows an end for a moment; after a lost node NODE_FAIL until its last process is gone.
+SURE_SECONDS: Final = 2.0
+UNSURE_SECONDS: Final = 12.0
+FINAL: Final = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
 
 
 class Board:
@@ -58,7 +61,8 @@ class Board:
 
     def is_over(self, job: str) -> bool:
         """Ended, or held: nothing will happen to it by itself any more."""
-        return time.monotonic() - self._over.get(job, math.inf) > SURE_SECONDS
+        sure = SURE_SECONDS if self.job(job).get("JobState") in FINAL else UNSURE_SECONDS
+        return time.monotonic() - self._over.get(job, math.inf) > sure
 
 
 def _is_over(job: dict[str, str]) -> bool:

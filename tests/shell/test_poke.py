@@ -50,7 +50,6 @@ def ask(job: Job, request: str, attempt: int = 1, t: float | None = None) -> Non
 
 def test_a_save_request_reaches_the_training_and_is_no_warning(listening: Job) -> None:
     shell = listening.json("k/attempts/0001/attempt.json")["pid"]
-    os.kill(shell, signal.SIGURG)  # nobody asked: it means nothing
     ask(listening, "save")
     os.kill(shell, signal.SIGURG)
     poll(lambda: any(e["event"] == "sent" for e in listening.events()))
@@ -62,6 +61,15 @@ def test_a_save_request_reaches_the_training_and_is_no_warning(listening: Job) -
     assert [e["asked"] for e in listening.events() if e["event"] == "received"] == [False]
     got = (listening.directory / "got").read_text().split()
     assert got.count(str(int(signal.SIGURG))) == 1
+
+
+def test_a_save_signal_that_nobody_asked_for_means_nothing(listening: Job) -> None:
+    shell = listening.json("k/attempts/0001/attempt.json")["pid"]
+    os.kill(shell, signal.SIGURG)
+    os.kill(shell, signal.SIGUSR1)
+    assert listening.json("k/attempts/0001/exit.json")["cause"] == "operator"
+    assert "save_requested" not in [e["event"] for e in listening.events()]
+    assert (listening.directory / "got").read_text().split() == [str(int(signal.SIGUSR1))]
 
 
 @pytest.mark.parametrize(

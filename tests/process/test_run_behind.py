@@ -65,7 +65,7 @@ def test_the_training_goes_on_while_a_save_is_written_and_what_is_written_is_of_
     assert [save["trigger"] for save in saves][-1] == "end"
     behind = [save for save in saves if save["trigger"] == "steps"]
     assert behind
-    assert all(save["blocked"] < 0.15 and save["seconds"] >= 0.3 for save in behind)
+    assert all(save["blocked"] < save["seconds"] - 0.25 for save in behind)
     for step in (path.name for path in run.checkpoints_dir.iterdir()):
         number = int(step.removeprefix("step-"))
         assert rows(run, number) == list(range(number)), "the training's later changes got into the file"
@@ -183,16 +183,15 @@ def test_on_the_same_node_the_fast_copy_is_used_and_on_another_the_shared_one(st
     assert list((tmp_path / "fast").glob(f"hpc_resume-*-run-*/checkpoints/step-{newest + 50:08d}")) == []
 
 
-def test_a_fast_copy_that_does_not_verify_or_is_of_another_boot_is_passed_over(start, tmp_path, run):
+def test_a_fast_copy_that_does_not_verify_or_is_of_another_boot_is_passed_over(start, tmp_path, run, eventually):
     fast = {"HPC_RESUME_FAST_DIR": str(tmp_path / "fast")}
     for spoil in ("flip", "boot"):
         child = start(TRAIN, "100000", "10", **fast)
-        child.wait_line("start")
-        for _ in range(15):
-            child.wait_line("step")
+        begun = int(child.wait_line("start").split()[1])
+        eventually(lambda begun=begun: (run.latest_step() or 0) > begun, "a first save on the shared file system")
         (tmp_path / "slow").write_text("60")
-        for _ in range(25):
-            child.wait_line("step")
+        fast_ahead = lambda: fast_steps(tmp_path / "fast")[-1] > f"step-{run.latest_step():08d}"  # noqa: E731
+        eventually(fast_ahead, "a newer one in the fast tier")
         child.signal(signal.SIGKILL)
         child.code()
         (tmp_path / "slow").unlink()

@@ -88,12 +88,14 @@ def play(
     together = [cell for cell in cells if cell.interruption != "kill slurmctld"]
     alone = [cell for cell in cells if cell.interruption == "kill slurmctld" and not jobs.missing(cell.launcher)]
     done: dict[Cell, Played] = {}
-    for name, chosen in (("together", together), ("controller", alone)):
-        places = len(cluster.nodes) - SPARE_NODES
+    places = len(cluster.nodes) - SPARE_NODES
+    # All cells of one outage run at the same time.
+    outages = [(f"outage-{start}", alone[start : start + places]) for start in range(0, len(alone), places)]
+    for name, chosen in (("together", together), *outages):
         # The slow ones first, so that the end is not one long cell; the launchers mixed, as torchrun is a heavy one.
         ordered = sorted(chosen, key=lambda cell: (cell.interruption not in SLOW, cell.interruption, cell.phase))
         stage = Stage(cluster, directory / name, ordered)
-        with stage.board, ThreadPoolExecutor(len(ordered) if name == "controller" and ordered else places) as pool:
+        with stage.board, ThreadPoolExecutor(places) as pool:
             for future in as_completed([pool.submit(_play_one, stage, cell) for cell in ordered]):
                 played = future.result()
                 done[played.cell] = played

@@ -40,13 +40,18 @@ hr::count_attempts() {
     before=$REPLY
     hr::json_get "$text" step_after || true
     after=$REPLY
-    hr::count_progress "$cause" "$seconds" "$before" "$after"
+    hr::json_get "$text" announced || true
+    if [[ $REPLY == true ]]; then after=${after:-0}; fi
+    hr::count_progress "$cause" "$seconds" "${before:-0}" "$after"
   done
-  hr::count_progress "$HR_CAUSE" $((HR_ENDED - HR_STARTED)) "$HR_STEP_BEFORE" "$HR_STEP_AFTER"
+  after=$HR_STEP_AFTER
+  if hr::has_ranks; then after=${after:-0}; fi
+  hr::count_progress "$HR_CAUSE" $((HR_ENDED - HR_STARTED)) "${HR_STEP_BEFORE:-0}" "$after"
 }
 
 # An attempt interrupted within its first `lead` seconds had no chance to advance and is not held against the job.
-# Arguments: cause, seconds the attempt lasted, step before, step after (empty: the program publishes nothing).
+# A plain program, which publishes nothing, is bound only by its other budgets.
+# Arguments: cause, seconds the attempt lasted, step before, step after (empty: a plain program).
 hr::count_progress() {
   if [[ -n $4 && $4 != "$3" ]]; then
     HR_COUNT_NO_PROGRESS=0 HR_COUNT_SHORT=0
@@ -63,11 +68,11 @@ hr::add_fact() {
   if (($1)); then HR_FACTS+=" yes"; else HR_FACTS+=" no"; fi
 }
 
-# Sets REPLY to the budgets and causes that hold for this attempt, as members of a JSON object: `hpc-resume explain`
-# tells by them what is left, whatever job.yaml says by then.
+# Sets REPLY to the budgets that hold for this attempt, as JSON: `hpc-resume explain` tells by them what is left,
+# whatever job.yaml says by then.
 hr::limits() {
-  REPLY="\"lead\":$HR_LEAD,\"requeue_on\":\"${HR_REQUEUE_ON[*]}\",\"max\":{\"timeout\":$HR_MAX_TIMEOUT,\"preempted\":$HR_MAX_PREEMPTED"
-  REPLY+=",\"crash\":$HR_MAX_CRASH,\"no_progress\":$HR_MAX_NO_PROGRESS,\"total\":$HR_MAX_TOTAL}"
+  REPLY="{\"timeout\":$HR_MAX_TIMEOUT,\"preempted\":$HR_MAX_PREEMPTED,\"crash\":$HR_MAX_CRASH"
+  REPLY+=",\"no_progress\":$HR_MAX_NO_PROGRESS,\"total\":$HR_MAX_TOTAL}"
 }
 
 # Decides from the cause and the counts alone. Sets HR_FACTS (the table's columns), HR_DECISION and HR_REASON.

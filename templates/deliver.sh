@@ -126,8 +126,8 @@ hr::set_deadline() {
   if ((HR_DEADLINE > 0 && $1 >= HR_DEADLINE)) && [[ ${3:-} != replace ]]; then return 0; fi
   HR_DEADLINE=$1 HR_DEADLINE_FROM=$2
   hr::now
-  hr::write_file "$HR_ATTEMPT_DIR/warning.json" \
-    "{\"version\":1,\"t\":$REPLY,\"signal\":\"$HR_SIGNAL\",\"deadline\":$HR_DEADLINE,\"source\":\"$HR_DEADLINE_FROM\"}" || true
+  hr::json_object t "$REPLY" signal: "$HR_SIGNAL" deadline "$HR_DEADLINE" source: "$HR_DEADLINE_FROM"
+  hr::write_file "$HR_ATTEMPT_DIR/warning.json" "$REPLY" || true
 }
 
 # After the warning: signals again who has not acknowledged it, three times in all and spread over half of the time;
@@ -230,6 +230,8 @@ hr::warn() {
   if [[ $HR_FIRST_SIGNAL == TERM ]]; then
     hr::find_kill_wait
     patience=$((HR_KILL_WAIT / 2))
+  elif [[ $HR_FIRST_SIGNAL == INT ]] || { hr::find_request "$HR_ATTEMPT_DIR" && [[ $REPLY == @(cancel|stop) ]]; }; then
+    patience=$((patience < 5 ? patience : 5)) # somebody waits for it to end
   fi
   while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
     hr::signal_ranks "$HR_SIGNAL" && return 0

@@ -25,8 +25,24 @@ hr::json_string() {
   REPLY="\"$text\""
 }
 
+# Sets REPLY to a JSON object of this format version. Arguments: key value pairs. The value of a key that ends with a
+# colon is text and is quoted; another is JSON as it is, null when empty.
+hr::json_object() {
+  local key value object='{"version":1'
+  while (($# >= 2)); do
+    key=$1 value=${2:-null}
+    if [[ $key == *: ]]; then
+      hr::json_string "$2"
+      key=${key%:} value=$REPLY
+    fi
+    object+=",\"$key\":$value"
+    shift 2
+  done
+  REPLY=$object'}'
+}
+
 # Sets REPLY to the value of a key in one line of flat JSON, without quotes; fails when the key is not there or null.
-# Arguments: JSON text, key. Only for keys that hash to numbers or plain words: escapes are not undone.
+# Arguments: JSON text, key. Only for keys that hold numbers or plain words: escapes are not undone.
 hr::json_get() {
   local pattern="\"$2\": ?(\"([^\"]*)\"|-?[0-9.]+|true|false)"
   REPLY=
@@ -72,7 +88,8 @@ hr::say() {
 }
 
 # Appends one event to this shell's own file.
-# Globals: HR_ATTEMPT_DIR HR_HOST; HR_AT, when it happened, if not now. Arguments: name, then key value pairs; the values are JSON already.
+# Globals: HR_ATTEMPT_DIR HR_HOST; HR_AT, when it happened, if not now.
+# Arguments: name, then key value pairs; the values are JSON already.
 hr::event() {
   local line
   [[ -n ${HR_ATTEMPT_DIR:-} ]] || return 0
@@ -118,10 +135,9 @@ hr::catches() {
 # Writes the launcher's own record of its child, in the form of the training's records.
 # Globals: HR_CHILD HR_CHILD_TICKS HR_ATTEMPT_DIR HR_HOST HR_BOOT_ID HR_JOB_ID HR_RESTARTS HR_SIGNAL.
 hr::record_child() {
-  local job_id
-  hr::json_string "$HR_JOB_ID" && job_id=$REPLY
-  hr::write_file "$HR_ATTEMPT_DIR/pids/$HR_HOST.child.json" \
-    "{\"version\":1,\"pid\":$HR_CHILD,\"start_ticks\":${HR_CHILD_TICKS:-0},\"boot_id\":\"$HR_BOOT_ID\",\"host\":\"$HR_HOST\",\"rank\":\"child\",\"job_id\":$job_id,\"restart_count\":$HR_RESTARTS,\"signal\":\"${HR_SIGNAL}\"}"
+  hr::json_object pid "$HR_CHILD" start_ticks "${HR_CHILD_TICKS:-0}" boot_id: "$HR_BOOT_ID" host: "$HR_HOST" \
+    rank: child job_id: "$HR_JOB_ID" restart_count "$HR_RESTARTS" signal: "$HR_SIGNAL"
+  hr::write_file "$HR_ATTEMPT_DIR/pids/$HR_HOST.child.json" "$REPLY"
 }
 
 # Signals the process of one PID record, if it is still that very process on this very boot of this host.

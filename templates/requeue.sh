@@ -129,9 +129,10 @@ hr::in_clean_environment() (
   "$@"
 )
 
-# Puts this very job back into the queue, free or held, and looks whether that took. Slurm answers with a TERM to this shell and,
-# KillWait later, a KILL; the exit code no longer matters to it. While slurmctld is away scontrol blocks or fails: try
-# again, for ten minutes at most. # Arguments: requeue or requeuehold. Returns 0 when the job is in the queue again; else sets HR_REASON.
+# Puts this very job back into the queue, free or held, and looks whether that took. Slurm answers with a TERM to this
+# shell and, KillWait later, a KILL; the exit code no longer matters to it. While slurmctld is away scontrol blocks or
+# fails: try again, for ten minutes at most.
+# Arguments: requeue or requeuehold. Returns 0 when the job is in the queue again; else sets HR_REASON.
 hr::requeue_by_scontrol() {
   local answer delay=1 until=$((SECONDS + 600))
   while :; do

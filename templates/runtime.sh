@@ -33,6 +33,7 @@ hr::launch() {
 
 # The state of one attempt, before anything has happened.
 hr::reset() {
+  HR_FINISHED=${HR_FINISHED:-0} # runs that this shell has seen finished
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
   HR_CAUGHT=() HR_NOTED=0 HR_STRAYS=0 HR_PREVIOUS='' HR_CANCELLED=0 HR_INTERRUPTS=0
   HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_WARNED=0 HR_ESCALATED=0
@@ -57,6 +58,7 @@ hr::attempt() {
   hr::identify
   hr::enter || return "$?"
   if [[ -e $HR_DIRECTORY/finished.json ]]; then
+    HR_FINISHED=$((HR_FINISHED + 1))
     hr::say "run $HR_KEY is finished: nothing to do"
     return 0
   fi
@@ -76,7 +78,9 @@ hr::attempt() {
   return "$HR_CODE"
 }
 
-# Names the run and this start of it. Sets HR_SCHEDULER HR_JOB_ID HR_RESTARTS HR_KEY HR_DIRECTORY.
+# Names the run and this start of it. A shell's second launch, after one that has finished, is another run of the same
+# job: name-12, then name-12-2. When the job is started again the first has nothing to do, and the second goes on.
+# Sets HR_SCHEDULER HR_JOB_ID HR_RESTARTS HR_KEY HR_DIRECTORY.
 hr::identify() {
   local task=${SLURM_ARRAY_TASK_ID:-} number=1
   if [[ ${HPC_RESUME_SCHEDULER:-} == local ]]; then
@@ -101,6 +105,7 @@ hr::identify() {
     HR_KEY=$HR_NAME-local-$number
   fi
   HR_KEY+=${task:+_$task}
+  if ((HR_FINISHED > 0)) && [[ $HR_SCHEDULER != none ]]; then HR_KEY+=-$((HR_FINISHED + 1)); fi
   HR_DIRECTORY=$HR_PARENT/$HR_KEY
 }
 
@@ -109,6 +114,7 @@ hr::is_taken() {
   local newest text pid
   [[ -e $HR_DIRECTORY/finished.json ]] && return 0
   hr::newest_attempt
+  [[ ! -e $HR_DIRECTORY/attempts/$REPLY/exit.json ]] || return 1
   hr::read_file "$HR_DIRECTORY/attempts/$REPLY/attempt.json" || return 1
   text=$REPLY
   hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 1
@@ -145,7 +151,7 @@ hr::newest_attempt() {
 
 # Takes the next attempt's directory (mkdir is the claim) and writes who we are. Returns 78 when it cannot.
 hr::begin_attempt() {
-  local text limits
+  local limits ticks=0
   hr::newest_attempt
   HR_ATTEMPT=$((10#${REPLY:-0})) HR_PREVIOUS=$REPLY
   until
@@ -164,18 +170,16 @@ hr::begin_attempt() {
   printf -v HR_STARTED '%(%s)T' -1
   hr::read_step
   HR_STEP_BEFORE=$REPLY
-  hr::json_string "$HR_KEY" && text=$REPLY
   if ! [[ -e $HR_DIRECTORY/run.json ]]; then
-    hr::write_file "$HR_DIRECTORY/run.json" \
-      "{\"version\":1,\"key\":$text,\"name\":\"$HR_NAME\",\"spec_digest\":\"$HR_SPEC_DIGEST\",\"created\":$HR_STARTED}" ||
-      return 78
+    hr::json_object key: "$HR_KEY" name: "$HR_NAME" spec_digest: "$HR_SPEC_DIGEST" created "$HR_STARTED"
+    hr::write_file "$HR_DIRECTORY/run.json" "$REPLY" || return 78
   fi
-  hr::json_string "$HR_JOB_ID" && text=$REPLY
   hr::limits && limits=$REPLY
-  hr::start_ticks "$HR_SHELL_PID" || REPLY=0
-  hr::write_file "$HR_ATTEMPT_DIR/attempt.json" \
-    "{\"version\":1,\"hpc_resume\":\"$HR_VERSION\",\"attempt\":$HR_ATTEMPT,\"job_id\":$text,\"restart_count\":$HR_RESTARTS,\"scheduler\":\"$HR_SCHEDULER\",\"host\":\"$HR_HOST\",\"pid\":$HR_SHELL_PID,\"start_ticks\":$REPLY,\"boot_id\":\"$HR_BOOT_ID\",\"pid_ns\":$HR_PID_NS,\"started\":$HR_STARTED,$limits}" ||
-    return 78
+  hr::start_ticks "$HR_SHELL_PID" && ticks=$REPLY
+  hr::json_object hpc_resume: "$HR_VERSION" attempt "$HR_ATTEMPT" job_id: "$HR_JOB_ID" restart_count "$HR_RESTARTS" \
+    scheduler: "$HR_SCHEDULER" host: "$HR_HOST" pid "$HR_SHELL_PID" start_ticks "$ticks" boot_id: "$HR_BOOT_ID" \
+    pid_ns "$HR_PID_NS" started "$HR_STARTED" lead "$HR_LEAD" requeue_on: "${HR_REQUEUE_ON[*]}" max "$limits"
+  hr::write_file "$HR_ATTEMPT_DIR/attempt.json" "$REPLY" || return 78
 }
 
 # Sets REPLY to the step of the newest published checkpoint, empty when there is none.
@@ -255,8 +259,13 @@ hr::start() {
   HR_CHILD_SINCE=$SECONDS
   exec {HR_PIPE}<> <(:)
   # A foreground command would hold back the trap until its end: run it beside, and wait.
-  if [[ -t 0 ]]; then hr::keep "$@" </dev/null & else hr::keep "$@" <&0 & fi
+  # An interactive shell announces a background command on stderr: not the command's own.
+  exec {HR_STDERR}>&2
+  {
+    if [[ -t 0 ]]; then hr::keep "$@" </dev/null & else hr::keep "$@" <&0 & fi
+  } 2>/dev/null
   HR_KEEPER=$!
+  exec {HR_STDERR}>&-
   hr::start_ticks "$HR_KEEPER" && HR_KEEPER_TICKS=$REPLY
   HR_HEARD=
   until hr::hear_keeper && HR_CHILD=$REPLY; do
@@ -298,7 +307,6 @@ hr::export() {
   export HPC_RESUME_SAVE_STEPS=${HR_SAVE_STEPS#0} HPC_RESUME_SAVE_SECONDS=${HR_SAVE_SECONDS#0}
   export HPC_RESUME_JOB_ID=$HR_JOB_ID HPC_RESUME_RESTART_COUNT=$HR_RESTARTS HPC_RESUME_CAUSE=$HR_PREVIOUS_CAUSE
   export HPC_RESUME_END_TIME=${SLURM_JOB_END_TIME:-}
-  unset HPC_RESUME_RUN_KEY HPC_RESUME_SCHEDULER HPC_RESUME_ARRAY_TASK HPC_RESUME_CONTINUES
   # Since 22.05 srun no longer takes --cpus-per-task over from sbatch.
   if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
   if ((${#HR_ENV[@]} > 0)); then export "${HR_ENV[@]}"; fi
@@ -310,8 +318,10 @@ hr::export() {
 # Arguments: the command.
 hr::keep() {
   local code ticks='' last=none alive
+  # What names this run is not for the jobs that the training may start.
+  unset HPC_RESUME_RUN_KEY HPC_RESUME_SCHEDULER HPC_RESUME_ARRAY_TASK HPC_RESUME_CONTINUES
   trap : "$HR_SIGNAL" TERM URG # caught, not ignored: the command starts with the signals as they were
-  "$@" {HR_PIPE}>&- <&0 &
+  "$@" {HR_PIPE}>&- 2>&"$HR_STDERR" {HR_STDERR}>&- <&0 &
   HR_CHILD=$!
   hr::start_ticks "$HR_CHILD" && ticks=$REPLY
   echo "$HR_CHILD" >&"$HR_PIPE"
@@ -374,7 +384,8 @@ hr::conclude() {
   fi
   hr::note_exit # before the requeue: Slurm answers that with a TERM and a KILL
   if [[ $HR_SCHEDULER == slurm ]]; then hr::act; fi
-  hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)${HR_STEP_AFTER:+, published step $HR_STEP_AFTER}; $HR_DECISION: $HR_REASON"
+  hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)" \
+    "${HR_STEP_AFTER:+with step $HR_STEP_AFTER published; }$HR_DECISION: $HR_REASON"
 }
 
 # Sets HR_REQUEST to the end that the owner asked of this attempt, if any: cancel, stop, requeue.
@@ -401,13 +412,17 @@ hr::hear_outcome() {
 
 # Writes exit.json, and the finished marker when the run is finished.
 hr::note_exit() {
-  local evidence reason warned=false
-  hr::json_string "$HR_EVIDENCE" && evidence=$REPLY
-  hr::json_string "$HR_REASON" && reason=$REPLY
+  local warned=false announced=false
   if ((HR_SIGNALS > 0)); then warned=true; fi
-  hr::write_file "$HR_ATTEMPT_DIR/exit.json" \
-    "{\"version\":1,\"code\":$HR_CODE,\"cause\":\"$HR_CAUSE\",\"evidence\":$evidence,\"decision\":\"$HR_DECISION\",\"reason\":$reason,\"facts\":\"${HR_FACTS:-}\",\"successor\":${HR_SUCCESSOR:-null},\"step_before\":${HR_STEP_BEFORE:-null},\"step_after\":${HR_STEP_AFTER:-null},\"warned\":$warned,\"started\":$HR_STARTED,\"ended\":${HR_ENDED:-$HR_STARTED}}" || true
+  if hr::has_ranks; then announced=true; fi
+  hr::json_object code "$HR_CODE" cause: "$HR_CAUSE" evidence: "$HR_EVIDENCE" decision: "$HR_DECISION" \
+    reason: "$HR_REASON" facts: "$HR_FACTS" successor "$HR_SUCCESSOR" step_before "$HR_STEP_BEFORE" \
+    step_after "${HR_STEP_AFTER:-}" announced "$announced" warned "$warned" started "$HR_STARTED" \
+    ended "${HR_ENDED:-$HR_STARTED}"
+  hr::write_file "$HR_ATTEMPT_DIR/exit.json" "$REPLY" || true
   if [[ $HR_DECISION == finish ]]; then
-    hr::write_file "$HR_DIRECTORY/finished.json" "{\"version\":1,\"attempt\":$HR_ATTEMPT,\"step\":${HR_STEP_AFTER:-null},\"t\":$HR_ENDED}" || true
+    HR_FINISHED=$((HR_FINISHED + 1))
+    hr::json_object attempt "$HR_ATTEMPT" step "$HR_STEP_AFTER" t "$HR_ENDED"
+    hr::write_file "$HR_DIRECTORY/finished.json" "$REPLY" || true
   fi
 }

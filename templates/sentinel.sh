@@ -26,7 +26,7 @@ hr::start_sentinels() {
 hr::sentinel_text() {
   declare -p HR_ATTEMPT_DIR HR_SIGNAL HR_BOOT_ID
   declare -f hr::sentinel hr::sentinel_hears hr::end_signal hr::reset_host hr::event hr::now hr::read_file hr::json_get \
-    hr::write_file hr::say hr::start_ticks hr::is_alive hr::signal_record hr::find_outside hr::signal_ranks
+    hr::json_object hr::json_string hr::write_file hr::say hr::start_ticks hr::is_alive hr::signal_record hr::find_outside hr::signal_ranks
   echo hr::sentinel
 }
 
@@ -40,8 +40,8 @@ hr::sentinel() {
   trap 'kill "$sleeper" 2>/dev/null; exit 0' "$(hr::end_signal)"
   sleep infinity &
   sleeper=$!
-  hr::write_file "$HR_ATTEMPT_DIR/sentinels/$HR_HOST.json" \
-    "{\"version\":1,\"pid\":$BASHPID,\"host\":\"$HR_HOST\",\"step\":\"${SLURM_STEP_ID:-}\"}"
+  hr::json_object pid "$BASHPID" host: "$HR_HOST" step: "${SLURM_STEP_ID:-}"
+  hr::write_file "$HR_ATTEMPT_DIR/sentinels/$HR_HOST.json" "$REPLY"
   while :; do
     wait "$sleeper" || true
     if ! kill -0 "$sleeper" 2>/dev/null; then # where a signal reaches the whole step, the sleep dies of it

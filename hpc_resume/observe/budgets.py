@@ -19,11 +19,11 @@ NAMED: Final = ("timeout", "preempted", "node_fail")  # causes that requeue.on m
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """One attempt that has ended; `step_after` is None where the program publishes nothing."""
+    """One attempt that has ended; `step_after` is None for a plain program, which never publishes."""
 
     cause: str
     seconds: int
-    step_before: int | None
+    step_before: int
     step_after: int | None
 
 
@@ -45,7 +45,10 @@ def past(fields: Fields) -> Past | None:
     """What an exit.json says for the count; None without a cause. A step that is null was never published."""
     cause = fields.text("cause")
     seconds = int(fields.number("ended")) - int(fields.number("started"))
-    return Past(cause, seconds, _step(fields, "step_before"), _step(fields, "step_after")) if cause else None
+    after = _step(fields, "step_after")
+    if after is None and fields.values.get("announced") is True:
+        after = 0  # it could have published, and has not yet
+    return Past(cause, seconds, _step(fields, "step_before") or 0, after) if cause else None
 
 
 def stalled(history: Sequence[Past], lead: int) -> int:

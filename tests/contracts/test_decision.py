@@ -101,9 +101,9 @@ def test_counts_and_facts_of_random_histories_are_alike(tmp_path: Path, requeued
 
 
 def test_what_an_attempt_records_of_its_budgets_is_read_back(tmp_path: Path) -> None:
-    values = "HR_LEAD=30 HR_REQUEUE_ON=(timeout preempted) HR_MAX_TIMEOUT=-1 HR_MAX_PREEMPTED=3 HR_MAX_CRASH=0"
-    line = bash(f'{values} HR_MAX_NO_PROGRESS=2 HR_MAX_TOTAL=9; hr::limits; echo "{{$REPLY}}"', tmp_path)[0]
-    limits = parse_limits(Fields(json.loads(line)))
+    values = "HR_MAX_TIMEOUT=-1 HR_MAX_PREEMPTED=3 HR_MAX_CRASH=0"
+    line = bash(f'{values} HR_MAX_NO_PROGRESS=2 HR_MAX_TOTAL=9; hr::limits; echo "$REPLY"', tmp_path)[0]
+    limits = parse_limits(Fields({"lead": 30, "requeue_on": "timeout preempted", "max": json.loads(line)}))
     most = {"timeout": -1, "preempted": 3, "crash": 0, "no_progress": 2, "total": 9}
     assert limits == Limits(30, ("timeout", "preempted"), most)
 

@@ -133,6 +133,22 @@ def test_attempts_are_counted_from_disk(job: Job) -> None:
     assert job.run().stdout == "2 2 2 3\n"
 
 
+def test_a_training_that_never_publishes_its_first_checkpoint_makes_no_progress(job: Job) -> None:
+    """Time limit after time limit without one save; a plain program, which never publishes, is not judged by that."""
+    for announced, stalled in (("true", 3), ("false", 0)):
+        for number in (1, 2, 3):
+            directory = job.directory / f"runs/{announced}/attempts/{number:04d}"
+            (directory / "pids").mkdir(parents=True)
+            record = {"version": 1, "cause": "timeout", "step_before": None, "step_after": None, "announced": True}
+            record |= {"announced": announced == "true", "started": 1000, "ended": 4600}
+            (directory / "exit.json").write_text(json.dumps(record))
+        job.write(
+            f"hr::reset; HR_DIRECTORY=runs/{announced} HR_CAUSE=operator HR_STARTED=0 HR_ENDED=5 HR_STEP_BEFORE= "
+            "HR_STEP_AFTER=\nhr::count_attempts; echo $HR_COUNT_NO_PROGRESS"
+        )
+        assert job.run().stdout == f"{stalled}\n"
+
+
 def test_a_crash_loop_starts_at_most_budget_plus_one_times(job: Job) -> None:
     """The decision of every attempt is on disk: a scheduler that obeys it stops by itself."""
     job.write(HR_COMMAND=["bash", "-c", "exit 1"], HR_MAX_CRASH=2, HR_RUN_KEY="k", HR_MAX_NO_PROGRESS=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -140,10 +141,33 @@ def test_sourcing_runs_nothing_and_gives_hr_launch(job: Job) -> None:
     assert lines[3:] == ["mine", "noclobberon", "pipefailon"]
 
 
+def test_a_second_launch_in_a_job_is_a_run_of_its_own_and_both_go_on(job: Job) -> None:
+    """Preparation and training in one hand-written script: a requeue repeats neither what is done nor skips the rest."""
+    job.write("")
+    caller = job.directory / "mine.sh"
+    caller.write_text(
+        "source ./job.sbatch\nhr::launch bash -c 'echo prepared' || exit\n"
+        "hr::launch bash -c 'echo trained; [[ -e again ]] || { touch again; exit 1; }'\n"
+    )
+    env = {"HPC_RESUME_SCHEDULER": "local", "HPC_RESUME_RUN_KEY": "k", "HPC_RESUME_JOB_ID": "local-1"}
+    first = job.run(argv=["bash", str(caller)], env=env)
+    assert (first.stdout, first.returncode) == ("prepared\ntrained\n", 1), first.stderr
+    second = job.run(argv=["bash", str(caller)], env=env)
+    assert (second.stdout, second.returncode) == ("trained\n", 0), second.stderr
+    assert sorted(path.name for path in (job.directory / "runs").iterdir()) == ["k", "k-2"]
+
+
+def test_a_launch_after_an_interrupted_one_in_the_same_shell_goes_on_with_it(job: Job) -> None:
+    job.write("hr::launch bash -c 'exit 138'; hr::launch bash -c 'exit 0'")
+    job.run()
+    assert job.json("job-local-1/attempts/0002/exit.json")["decision"] == "finish"
+
+
 def test_sourcing_in_an_interactive_shell_survives_the_launch(job: Job) -> None:
     job.write()
     done = job.run(argv=["bash", "--norc", "-ic", "source ./job.sbatch; hr::launch bash -c 'exit 9'; echo code=$?"])
     assert done.stdout == "code=9\n"
+    assert not re.search(r"^\[\d+\] \d+$", done.stderr, re.MULTILINE), "bash announces no job of ours"
 
 
 def test_a_script_on_standard_input_runs(job: Job) -> None:

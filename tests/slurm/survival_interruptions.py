@@ -21,7 +21,7 @@ ACTIVE: Final = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING",
 LOOK_SECONDS: Final = 0.4
 # A job that is being requeued shows an end for a moment; after a lost node NODE_FAIL until its last process is gone.
 SURE_SECONDS: Final = 2.0
-UNSURE_SECONDS: Final = 12.0
+UNSURE_SECONDS: Final = 30.0
 FINAL: Final = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
 
 

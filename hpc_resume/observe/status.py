@@ -81,6 +81,8 @@ def _judge(facts: Facts) -> tuple[str, str]:
         return "unknown", facts.trouble
     if facts.finished:
         return "finished", ""
+    if facts.attempt is None and facts.attempts:
+        return "unknown", f"attempt {facts.attempts} left no record of who began it: is there space in its directory?"
     if facts.attempt is None:
         return "pending", "no attempt has begun"
     if facts.attempt.scheduler == "slurm":

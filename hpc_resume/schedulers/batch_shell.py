@@ -74,6 +74,7 @@ class BatchShell:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self.pid = self._process.pid
         self.identity = identify(self.pid)
+        self.by_signal = False  # once it is gone: whether a signal ended it, and not a code of its own
         self._terminated_at: float | None = None
         self._hard_since: float | None = None
         self._others: tuple[Identity, ...] = ()
@@ -109,6 +110,7 @@ class BatchShell:
                 _signal_all(members, signal.SIGKILL)
             return None
         code = self._process.wait()
+        self.by_signal = code < 0
         return code if code >= 0 else 128 - code
 
     def _press(self, elapsed: float) -> None:

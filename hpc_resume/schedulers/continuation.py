@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from hpc_resume.run.records import ExitRecord
 NO_WORK_LIMIT: Final = 10  # starts in a row that did no work: with the pauses below about two minutes
 PAUSE_LIMIT: Final = 60.0  # seconds between two starts at most
 NO_WORK_PAUSE_LIMIT: Final = 30.0
+_KILLED: Final = (128 + signal.SIGKILL, 128 + signal.SIGTERM)  # the codes of a shell whose death somebody passed on
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one start of the batch shell ended; `exit` is None when it left no word, `began`: it had begun an attempt."""
+    """How one start of the batch shell ended; `exit` is None when it left no word, `began`: it had begun an attempt.
+
+    `by_signal`: the shell itself died of a signal, and did not pass a code of its training on. `place` is the run's.
+    """
 
     code: int
     began: bool
     exit: ExitRecord | None
+    by_signal: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +134,19 @@ def count(streak: Streak, ended: Ended) -> Streak:
 def what_next(ended: Ended, streak: Streak) -> Next:
     """What follows, with `streak` counting this end too. The batch shell has decided; only its pace is ours.
 
-    One that left no word was killed: as after a node failure it is started again, and the runtime itself refuses when
-    requeue.on or a budget says so. One that had not begun has said why.
+    One that was killed left no word: as after a node failure it is started again, and the runtime itself refuses when
+    requeue.on or a budget says so. One that came to its end and left no word could not write it: on a full disk the
+    next attempt would have the same end, and whether this one was to be the last is not known. One that had not begun
+    has said why.
     """
     if not ended.began:
         return Next(again=False, pause=0.0, reason="")
     if ended.exit is not None and ended.exit.decision != "requeue":
         return Next(again=False, pause=0.0, reason="")
     if ended.exit is None:
-        return Next(again=True, pause=_backed_off(streak.no_progress), reason="the batch shell was killed")
+        if ended.by_signal or ended.code in _KILLED:
+            return Next(again=True, pause=_backed_off(streak.no_progress), reason="the batch shell was killed")
+        return Next(again=False, pause=0.0, reason=_unwritten(ended))
     if ended.exit.cause == "no_work":
         if streak.no_work >= NO_WORK_LIMIT:
             return Next(again=False, pause=0.0, reason=f"{streak.no_work} starts in a row did no work")
@@ -144,6 +155,13 @@ def what_next(ended: Ended, streak: Streak) -> Next:
         return Next(again=True, pause=_backed_off(streak.no_progress), reason="")
     # A program that leaves unasked with a signal's code, again and again, is not started a thousand times at once.
     return Next(again=True, pause=0.0 if ended.exit.warned else _backed_off(streak.no_progress - 1), reason="")
+
+
+def _unwritten(ended: Ended) -> str:
+    return (
+        f"how the attempt ended (code {ended.code}) could not be written: free space in {ended.place} (`df`, `quota`);"
+        " it is not started again by itself"
+    )
 
 
 def _backed_off(times: int) -> float:

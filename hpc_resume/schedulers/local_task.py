@@ -105,9 +105,9 @@ class LocalTask:
             self._deliver(self._shell)
         code = self._shell.poll()
         if code is not None:
-            attempt = self.attempt()
+            attempt, by_signal = self.attempt(), self._shell.by_signal
             self._shell = None
-            self._settle(code, attempt)
+            self._settle(code, attempt, by_signal=by_signal)
 
     def give_up(self) -> None:
         """The end of a run that waits for its next start, on the owner's word."""
@@ -118,12 +118,15 @@ class LocalTask:
 
     def attempt(self) -> AttemptDir | None:
         """The attempt of the batch shell that runs now; None until it has written who it is."""
-        newest = self.run_dir.newest_attempt()
-        record = newest.attempt() if newest else None
-        if newest is None or record is None or self._shell is None or self._shell.identity is None:
+        ours = self._shell.identity if self._shell is not None else None
+        if ours is None:
             return None
-        ours, recorded = self._shell.identity, record.process  # of one host and boot: we have started it
-        return newest if (recorded.pid, recorded.start_ticks) == (ours.pid, ours.start_ticks) else None
+        # Not the newest alone: a second launcher may have begun one meanwhile, and been refused at the lock.
+        for attempt in reversed(self.run_dir.attempts()):
+            record = attempt.attempt()  # of one host and boot, where it is ours: we have started it
+            if record is not None and (record.process.pid, record.process.start_ticks) == (ours.pid, ours.start_ticks):
+                return attempt
+        return None
 
     def _deliver(self, shell: BatchShell) -> None:
         """Not before the attempt is on disk: until its traps are set, a signal would just kill the shell."""
@@ -140,10 +143,10 @@ class LocalTask:
             shell.signal(self._job.signal)
         self._warnings = 0
 
-    def _settle(self, code: int, attempt: AttemptDir | None) -> None:
+    def _settle(self, code: int, attempt: AttemptDir | None, *, by_signal: bool) -> None:
         """The shell has ended: again, or the end."""
         record = attempt.exit() if attempt else None
-        ended = Ended(code, began=attempt is not None, exit=record)
+        ended = Ended(code, attempt is not None, record, by_signal, str(self.run_dir.path))
         self._streak = count(self._streak, ended)
         following = what_next(ended, self._streak)
         if following.reason:

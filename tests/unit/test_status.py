@@ -61,7 +61,8 @@ def exit_record(cause: str, decision: str = "stop", reason: str = "why", code: i
         (replace(RUN, slurm_answered=False, exit=ENDED), "requeued", "preempted"),
         (replace(RUN, slurm_answered=False, exit=exit_record("timeout")), "stopped", "time limit"),
         (replace(RUN, finished=True), "finished", ""),
-        (replace(RUN, attempt=None), "pending", "no attempt has begun"),
+        (replace(RUN, attempt=None, attempts=0), "pending", "no attempt has begun"),
+        (replace(RUN, attempt=None), "unknown", "attempt 2 left no record of who began it"),
         (replace(RUN, trouble="exit.json: not JSON"), "unknown", "exit.json: not JSON"),
     ],
 )

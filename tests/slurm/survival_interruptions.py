@@ -152,11 +152,14 @@ def cancel(*options: str) -> Callable[[Scene], None]:
 
 
 def node_down(scene: Scene) -> None:
-    node = scene.node
+    node, shell = scene.node, scene.shell
+    ticks = evidence.start_ticks(shell)
     scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=matrix")
     scene.release()
     try:
         wait_for(lambda: scene.board.restarts(scene.job), 30, "Slurm's requeue")
+        # On a node that is taken back before, Slurm starts the job beside its old self: "launch failed requeued held".
+        wait_for(lambda: evidence.start_ticks(shell) != ticks, 30, "the old attempt's end")
     finally:
         with suppress(ClusterError):  # refused where the node has come back by itself
             scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=RESUME")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpc_resume.errors import HpcResumeError, RunNotFoundError
 from hpc_resume.observe.facts import SLURM_PATIENCE, collect, last_words, with_slurm
 from hpc_resume.observe.status import Row, row, row_of_job
-from hpc_resume.observe.targets import Selection, select
+from hpc_resume.observe.targets import Selection, closed_words, select
 from hpc_resume.schedulers import JobState, slurm
 from hpc_resume.schedulers.slurm_runs import base_id, run_key, run_key_in
 
@@ -28,6 +28,7 @@ def survey(targets: Sequence[str]) -> Survey:
     facts, others, trouble = with_slurm(collect(selection.runs), selection.job_ids)
     rows = [row(item) for item in facts]
     notes = [trouble] if trouble else []
+    notes += [closed_words(selection.closed)] if selection.closed else []
     known = {item.run for item in rows}
     queued = [*others]
     if selection.names and shutil.which("squeue") is not None and not trouble:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc_resume.errors import RunNotFoundError
 from hpc_resume.launch.job_file import DEFAULT_NAME, read_job
-from hpc_resume.run.rundir import RunDir, find_runs
+from hpc_resume.run.rundir import RunDir, find_readable_runs, find_runs
 from hpc_resume.schedulers.cancellation import run_parent
 from hpc_resume.schedulers.slurm_runs import matches
 
@@ -25,6 +25,7 @@ class Selection:
     runs: tuple[RunDir, ...]
     names: tuple[str, ...] = ()
     job_ids: tuple[str, ...] = ()
+    closed: int = 0  # directories in these places that cannot be read
 
 
 def select(targets: Sequence[str]) -> Selection:
@@ -40,6 +41,7 @@ def select(targets: Sequence[str]) -> Selection:
         tuple(runs),
         tuple(dict.fromkeys(name for selection in found for name in selection.names)),
         tuple(dict.fromkeys(job_id for selection in found for job_id in selection.job_ids)),
+        sum(selection.closed for selection in found),
     )
 
 
@@ -75,10 +77,11 @@ def _select(target: str) -> Selection:
     if RunDir(path).run_file.is_file():
         return Selection((RunDir(path),))
     if path.is_dir():
-        runs = find_runs(path)
+        runs, closed = find_readable_runs(path)
         if not runs:
-            raise RunNotFoundError(f"no runs in {target}; begin one with `hpc-resume run` or `hpc-resume submit`")
-        return Selection(runs)
+            why = f" ({closed_words(closed)})" if closed else ""
+            raise RunNotFoundError(f"no runs in {target}{why}; begin one with `hpc-resume run` or `hpc-resume submit`")
+        return Selection(runs, closed=closed)
     if target.endswith((".yaml", ".yml")):
         return _select_job_file(Path(target))
     return _select_named(target)
@@ -89,8 +92,10 @@ def _select_job_file(path: Path) -> Selection:
     job_file = read_job(path)
     parent = job_file.directory / job_file.job.run_dir
     name = job_file.job.name
-    runs = tuple(run for run in find_runs(parent) if run.key.isdigit() or run.key.startswith(f"{name}-"))
-    return Selection(tuple(run for run in runs if run.key.isdigit() or _name_of(run) == name), (name,))
+    found, closed = find_readable_runs(parent)
+    runs = tuple(run for run in found if run.key.isdigit() or run.key.startswith(f"{name}-"))
+    ours = tuple(run for run in runs if run.key.isdigit() or _name_of(run) == name)
+    return Selection(ours, (name,), closed=closed)
 
 
 def _select_named(target: str) -> Selection:
@@ -108,6 +113,11 @@ def _select_named(target: str) -> Selection:
     if job_id and "-local-" not in target:
         return Selection((), (), (job_id[1],))
     raise not_found(target, parent)
+
+
+def closed_words(count: int) -> str:
+    """What is not shown, and whose it is."""
+    return "1 run of another user is not shown" if count == 1 else f"{count} runs of other users are not shown"
 
 
 def not_found(target: str, parent: Path) -> RunNotFoundError:

@@ -20,7 +20,7 @@ from hpc_resume.errors import ConfigError, RunHeldError, RunStateError, UsageErr
 from hpc_resume.run import lease as leases
 from hpc_resume.run.ending import AlreadyFinished
 from hpc_resume.run.events import say
-from hpc_resume.run.process import boot_id, host_name, identify, pid_namespace
+from hpc_resume.run.process import boot_id, host_name, identify, is_alive, pid_namespace
 from hpc_resume.run.rundir import AttemptDir, RunDir
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def open_run(environment: Environment, asked: Path | None) -> Opening:
     directory = environment.run_dir or (asked.absolute() if asked else None)
     if environment.rank != 0:
         return _join(environment, directory)
-    run_dir, lease = _take_named(RunDir(directory)) if directory else _take_newest(_script_name())
+    own = environment.attempt if environment.launched else None
+    run_dir, lease = _take_named(RunDir(directory), own) if directory else _take_newest(_script_name())
     try:
         return _begin_attempt(environment, run_dir, lease)
     except OSError as error:
@@ -80,7 +81,7 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
     return Opening(run_dir, attempt_dir, attempt, None, environment.cause, launcher_ns)
 
 
-def _take_named(run_dir: RunDir) -> tuple[RunDir, Lease]:
+def _take_named(run_dir: RunDir, own: int | None) -> tuple[RunDir, Lease]:
     try:
         run_dir.path.mkdir(DIR_MODE, parents=True, exist_ok=True)
         _check_owner(run_dir.path)
@@ -90,7 +91,7 @@ def _take_named(run_dir: RunDir) -> tuple[RunDir, Lease]:
         raise _unusable(run_dir.path, error) from error
     if lease is None:
         raise RunHeldError(
-            f"{run_dir.path} is being continued by {_holder(run_dir)}; wait for it to end,"
+            f"{run_dir.path} is being continued by {_holder(run_dir, own)}; wait for it to end,"
             f" or set {contract.ENV_RUN_DIR} to another directory"
         )
     if not lease.enforced:
@@ -120,7 +121,7 @@ def _take_unfinished(run_dir: RunDir) -> Lease | None:
     _check_owner(run_dir.path)
     lease = leases.take(run_dir.lock_file)
     if lease is None:
-        say(f"{short_path(run_dir.path)} is in use by {_holder(run_dir)}")
+        say(f"{short_path(run_dir.path)} is in use by {_holder(run_dir, None)}")
     elif run_dir.finished() is not None:
         lease.release()
         return None
@@ -236,13 +237,21 @@ def _names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-def _holder(run_dir: RunDir) -> str:
-    newest = run_dir.newest_attempt()
-    record = newest.attempt() if newest else None
-    if record is None:
-        return "another process"
-    job = f", job {record.job_id}" if record.job_id else ""
-    return f"pid {record.process.pid} on {record.process.host} (attempt {record.attempt}{job})"
+def _holder(run_dir: RunDir, own: int | None) -> str:
+    """The newest attempt but our `own` whose launcher lives; else one on a host that cannot be asked from here."""
+    unseen = ""
+    for attempt in reversed(run_dir.attempts()):
+        record = attempt.attempt() if attempt.number != own else None
+        if record is None or attempt.exit() is not None:
+            continue
+        alive = is_alive(record.process)
+        job = f", job {record.job_id}" if record.job_id else ""
+        words = f"pid {record.process.pid} on {record.process.host} (attempt {record.attempt}{job})"
+        if alive:
+            return words
+        if alive is None:
+            unseen = unseen or words
+    return unseen or "another process"
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

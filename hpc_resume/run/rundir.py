@@ -216,14 +216,33 @@ class RunDir:
 
 def find_runs(parent: Path) -> tuple[RunDir, ...]:
     """Every run below `parent`: `<parent>/<key>`, and `<parent>/<script>/<NNNN>` of a plain `python train.py`."""
-    found = []
-    for name in _names(parent):
-        own = RunDir(parent / name)
-        if own.run_file.is_file():
-            found.append(own)
-            continue
-        found.extend(run for inner in _names(own.path) if (run := RunDir(own.path / inner)).run_file.is_file())
-    return tuple(sorted(found))
+    return find_readable_runs(parent)[0]
+
+
+def find_readable_runs(parent: Path) -> tuple[tuple[RunDir, ...], int]:
+    """The runs below `parent`, and how many directories are closed to us: other users share a run_dir.
+
+    Names with a dot in front are not runs. Raises PermissionError when `parent` itself is closed.
+    """
+    found: list[RunDir] = []
+    closed = 0
+    for name in _visible(parent):
+        try:
+            found.extend(_runs_at(parent / name))
+        except PermissionError:
+            closed += 1
+    return tuple(sorted(found)), closed
+
+
+def _runs_at(path: Path) -> list[RunDir]:
+    own = RunDir(path)
+    if own.run_file.is_file():
+        return [own]
+    return [run for inner in _visible(path) if (run := RunDir(path / inner)).run_file.is_file()]
+
+
+def _visible(directory: Path) -> list[str]:
+    return [name for name in _names(directory) if not name.startswith(".")]
 
 
 def _read(path: Path, parse: Callable[[records.Fields], _T]) -> _T | None:

@@ -51,7 +51,8 @@ def _cancel_run(key: str, runs: Sequence[RunDir], parent: Path) -> str:
     if not jobs and not runs:
         raise RunNotFoundError(f"no run {key} in {parent}, and no job of yours in the queue that will begin it")
     if not jobs:
-        return f"{key} is not in the queue: nothing to cancel"
+        how = "finished" if all(run.finished() for run in runs) else "not in the queue"
+        return f"{key} is {how}: nothing to cancel"
     ids = sorted({base_id(job) for job in jobs}) if len(jobs) > 1 else [jobs[0].job_id]  # an array in one word
     for run in runs:
         _leave_word(run)

@@ -184,13 +184,25 @@ def cancel_runs(path: Path, runs: Sequence[RunDir]) -> str:
     """
     at_work = [str(run.path) for run in runs if jobs([str(run.path)])]
     if not at_work:
-        raise SchedulerError(f"{path.name} is not running: nothing to cancel")
+        how = "finished" if all(run.finished() for run in runs) else "not running"
+        raise SchedulerError(f"{path.name} is {how}: nothing to cancel")
     is_array = path not in [run.path for run in runs]
     # Through the scheduler where it lives: it would go on with the tasks that have not begun.
     cancel([str(path)] if is_array and scheduler_of(RunDir(path)) else at_work)
-    steps = [(run, run.latest_step()) for run in runs if str(run.path) in at_work]
-    saved = ", ".join(f"{run.key} at step {step}" if step is not None else f"{run.key} unsaved" for run, step in steps)
-    return f"cancelled: {saved}"
+    ended = [run for run in runs if str(run.path) in at_work]
+    return "; ".join(
+        f"{what}: {', '.join(_where(run) for run in these)}"
+        for what, these in (
+            ("cancelled", [run for run in ended if run.finished() is None]),
+            ("finished before it could be cancelled", [run for run in ended if run.finished() is not None]),
+        )
+        if these
+    )
+
+
+def _where(run: RunDir) -> str:
+    step = run.latest_step()
+    return f"{run.key} unsaved" if step is None else f"{run.key} at step {step}"
 
 
 def _terminate(target: Identity, key: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -69,3 +72,23 @@ def test_the_attempt_of_a_refused_second_launcher_does_not_hide_ours(task: Local
     result = run(task, tmp_path / "script", text)
     assert result is not None
     assert (result.code, result.decision, result.cause) == (3, "stop", "crash")
+
+
+def test_cancel_of_a_run_that_finishes_meanwhile_says_finished(tmp_path: Path) -> None:
+    command = "trap 'exit 0' USR1 TERM; touch up; while :; do sleep 0.05; done"
+    (tmp_path / "job.yaml").write_text(json.dumps({"name": "m", "command": ["bash", "-c", command]}))
+    words = [sys.executable, "-m", "hpc_resume"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME"))}
+    with subprocess.Popen([*words, "run"], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not (tmp_path / "up").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            cancel = [*words, "cancel", "m-local-1"]
+            done = subprocess.run(cancel, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "finished before it could be cancelled: m-local-1 unsaved\n")
+            again = subprocess.run(cancel, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+            assert (again.returncode, again.stderr) == (1, "m-local-1 is finished: nothing to cancel\n")
+        finally:
+            process.terminate()

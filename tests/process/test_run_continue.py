@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from hpc_resume.run.process import identify
 from hpc_resume.run.rundir import RunDir, find_runs
 
 TRAIN = """
@@ -120,6 +121,25 @@ def test_under_a_launcher_only_the_trainings_own_files_are_written(start, walk, 
     assert sorted(path.name for path in attempt.path.iterdir()) == ["events", "metrics.jsonl", "outcome.json", "pids"]
     modes = {path.stat().st_mode & 0o077 for path in [run.path / "latest", *run.checkpoints_dir.rglob("*")]}
     assert modes == {0}
+
+
+def test_the_holder_that_is_named_is_neither_ourselves_nor_a_dead_one(start, walk, tmp_path):
+    run = RunDir(tmp_path / "job-7")
+    me = identify(os.getpid())
+
+    def env(number: int, pid: int, ticks: int) -> dict[str, str]:
+        record = {"version": 1, "attempt": number, "job_id": f"{number}0", "pid": pid, "start_ticks": ticks}
+        run.attempt(number).path.mkdir(parents=True)
+        run.attempt(number).attempt_file.write_text(json.dumps(record | {"host": me.host, "boot_id": me.boot_id}))
+        attempt = {"HPC_RESUME_ATTEMPT": str(number), "HPC_RESUME_ATTEMPT_DIR": str(run.attempt(number).path)}
+        return {"HPC_RESUME_RUN_DIR": str(run.path), **attempt}
+
+    holder = start(walk(TRAIN), "slow", **env(1, me.pid, me.start_ticks))
+    holder.wait_line("step 1")
+    env(2, me.pid, me.start_ticks + 1)  # dead
+    refused = start(walk(TRAIN), **env(3, me.pid, me.start_ticks))
+    assert refused.code() == 75
+    assert f"continued by pid {me.pid} on {me.host} (attempt 1, job 10)" in refused.output
 
 
 def test_other_ranks_announce_themselves_and_write_nothing_else(start, walk, tmp_path):

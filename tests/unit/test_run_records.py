@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from hpc_resume.errors import RunStateError
+from hpc_resume.observe.survey import survey
+from hpc_resume.observe.targets import select
 from hpc_resume.run.process import Identity, identify, is_alive
-from hpc_resume.run.rundir import AttemptDir, RunDir, find_runs
+from hpc_resume.run.rundir import AttemptDir, RunDir, find_readable_runs, find_runs
 
 
 @pytest.fixture
@@ -112,6 +116,27 @@ def test_runs_of_jobs_and_of_plain_scripts_are_found(tmp_path):
             (tmp_path / path / "run.json").write_text('{"version": 1}')
     (tmp_path / "file").write_text("")
     assert [str(run.path.relative_to(tmp_path)) for run in find_runs(tmp_path)] == ["net-7", "train/0001", "train/0002"]
+
+
+def test_directories_of_other_users_and_dot_names_do_not_end_the_listing():
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        parent = Path(place)
+        parent.chmod(0o755)
+        for name in ("net-7", "theirs-1", "theirs-2", ".local-5", ".local-0/deep"):
+            (parent / name).mkdir(parents=True)
+            (parent / name / "run.json").write_text('{"version": 1}')
+        for name in ("theirs-1", "theirs-2", ".local-5"):
+            (parent / name).chmod(0)
+            stack.callback((parent / name).chmod, 0o700)
+        if os.geteuid() == 0:  # whom no mode keeps out
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        runs, closed = find_readable_runs(parent)
+        assert ([run.key for run in runs], closed) == (["net-7"], 2)
+        assert find_runs(parent) == runs
+        selection = select([str(parent)])
+        assert (selection.runs, selection.closed) == (runs, 2)
+        assert "2 runs of other users are not shown" in survey([str(parent)]).notes
 
 
 def test_a_process_is_told_from_another_with_its_pid():

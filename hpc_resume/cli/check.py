@@ -23,16 +23,17 @@ def command(
       hpc-resume check experiments/big.yaml --json
     """  # noqa: D301 - click reads the \b: keep these lines
     from hpc_resume.cli import console  # noqa: PLC0415 - a verb pays only for what it uses
-    from hpc_resume.errors import SpecError  # noqa: PLC0415
+    from hpc_resume.errors import ConfigError, Problem, SpecError  # noqa: PLC0415
     from hpc_resume.launch import summary  # noqa: PLC0415
     from hpc_resume.launch.job_file import read_job  # noqa: PLC0415
     from hpc_resume.launch.plan import decide  # noqa: PLC0415
 
     try:
         job_file = read_job(file)
-    except SpecError as error:
+    except (SpecError, ConfigError) as error:
         if as_json:
-            console.answer_json(summary.failure(file, error.problems))
+            unread = (Problem(str(file), 0, 0, "", str(error).removeprefix(f"{file}: ")),)
+            console.answer_json(summary.failure(file, getattr(error, "problems", unread)))
         raise
     plan = decide(job_file.job)
     console.say_notes(job_file.notes)

@@ -21,7 +21,9 @@ def command(
       hpc-resume init
       hpc-resume init experiments/big.yaml --name big
     """  # noqa: D301 - click reads the \b: keep these lines
-    from hpc_resume.cli import console  # noqa: PLC0415 - a verb pays only for what it uses
+    import shlex  # noqa: PLC0415 - a verb pays only for what it uses
+
+    from hpc_resume.cli import console  # noqa: PLC0415
     from hpc_resume.errors import ConfigError  # noqa: PLC0415
     from hpc_resume.launch import starter  # noqa: PLC0415
     from hpc_resume.launch.script_file import write_whole  # noqa: PLC0415
@@ -31,4 +33,4 @@ def command(
         write_whole(file, text, starter.MODE, replace=force)
     except FileExistsError:
         raise ConfigError(f"{file}: is there already; --force replaces it") from None
-    console.say(f"wrote {file}; edit it, then `hpc-resume check {file}`")
+    console.say(f"wrote {file}; edit it, then `hpc-resume check {shlex.quote(str(file))}`")

@@ -46,8 +46,7 @@ def command(
         say(words)
     with live_line() as line:
         results = local.supervise(job, choice.number, line)
-    again = "hpc-resume run" if str(file) == "job.yaml" else f"hpc-resume run {file}"
-    for words in local_start.words_at_end(results, again):
+    for words in local_start.words_at_end(results, file):
         say(words)
     code = local_start.exit_code(results, len(job.tasks))
     if as_json:

@@ -41,7 +41,11 @@ def command(
     script_file.verify(script)
     console.say_notes(job_file.notes)
     if dry_run:
-        console.answer(f"{slurm.try_out(script, directory=directory)}\n")
+        words = slurm.try_out(script, directory=directory)
+        if as_json:
+            console.answer_json({"dry_run": True, "words": words})
+        else:
+            console.answer(f"{words}\n")
         return
     for key in ("output", "error"):
         if key in job.slurm:

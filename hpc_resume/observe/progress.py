@@ -29,10 +29,11 @@ class Glance:
 
     key: str
     attempt: int
-    step: int | None
+    step: int | None  # of the published checkpoint
     metric: tuple[str, float] | None
     interruptions: int
     running: bool
+    now: int | None = None  # the step of the newest metrics, where there are any
 
 
 class NoLine:
@@ -104,7 +105,13 @@ def glance(task: LocalTask) -> Glance:
         chosen_metric(last.data) if last else None,
         task.interruptions,
         task.running,
+        _step_of(last.data) if last else None,
     )
+
+
+def _step_of(data: Mapping[str, object]) -> int | None:
+    step = data.get("step")
+    return step if isinstance(step, int) and not isinstance(step, bool) else None
 
 
 def chosen_metric(data: Mapping[str, object]) -> tuple[str, float] | None:
@@ -124,6 +131,8 @@ def parts(glances: Sequence[Glance], seconds: float) -> list[tuple[str, str]]:
     if len(glances) == 1:
         item = glances[0]
         found = [("bold", item.key), ("", f"attempt {item.attempt}")]
+        if item.now is not None:
+            found.append(("", f"step {item.now}"))
         if item.step is not None:
             found.append(("green", f"saved step {item.step}"))
         if item.metric is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from hpc_resume.launch.job_file import JobFile
+from hpc_resume.launch.job_file import DEFAULT_NAME, STDIN_NAME, JobFile
 from hpc_resume.launch.plan import decide
 from hpc_resume.launch.render import render
 from hpc_resume.launch.units import array_indexes
@@ -51,14 +53,22 @@ def words_at_start(job: LocalJob, choice: Choice) -> Iterator[str]:
         yield f"note: the job has changed since {key} began; `--new` begins a new run"
 
 
-def words_at_end(results: Sequence[TaskResult], again: str) -> Iterator[str]:
-    """What is left to be done; `again` is the command that continues. Nothing for what is finished."""
+def words_at_end(results: Sequence[TaskResult], file: Path) -> Iterator[str]:
+    """What is left to be done, and the command that continues it. Nothing for what is finished."""
+    again = _command(file)
     for result in results:
         if result.decision == "finish":
             continue
         step = "before its first checkpoint" if result.step is None else f"at step {result.step}"
         remedy = "correct it, then continue" if result.cause in ("crash", "config") else "continue it"
         yield f"{result.run} stopped {step}; {remedy} with: {again}"
+
+
+def _command(file: Path) -> str:
+    """The command line that runs `file` again; standard input cannot be read twice."""
+    if str(file) == STDIN_NAME:
+        return "hpc-resume run FILE, with the job that came on standard input in FILE"
+    return "hpc-resume run" if str(file) == DEFAULT_NAME else f"hpc-resume run {shlex.quote(str(file))}"
 
 
 def exit_code(results: Sequence[TaskResult], expected: int) -> int:

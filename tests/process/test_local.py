@@ -171,7 +171,7 @@ def test_ctrl_c_saves_and_stops_and_run_continues_and_finishes(project: Project)
 def test_the_live_line_is_on_the_last_row_and_leaves_the_terminal_as_it_was(project: Project) -> None:
     terminal = project.terminal("run")
     terminal.expect_exact("\x1b[1;23r")  # the rows above are the training's
-    terminal.expect(r"\x1b\[24;1H\x1b\[2K.*m-local-1.*attempt 1.*loss")
+    terminal.expect(r"\x1b\[24;1H\x1b\[2K.*m-local-1.*attempt 1.* step \d+ .*loss")
     terminal.expect_exact("\x1b[r\x1b[24;1H\x1b[2K")
     terminal.expect(pexpect.EOF)
     terminal.close()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hpc_resume.observe.progress import glance, parts
+from hpc_resume.schedulers.local_start import words_at_end
 from hpc_resume.schedulers.local_task import LocalJob, LocalTask, TaskResult
 
 # A shell that has begun attempt 1, and the words of a second launcher that was refused as attempt 2.
@@ -92,3 +94,26 @@ def test_cancel_of_a_run_that_finishes_meanwhile_says_finished(tmp_path: Path) -
             assert (again.returncode, again.stderr) == (1, "m-local-1 is finished: nothing to cancel\n")
         finally:
             process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("job.yaml", "with: hpc-resume run"),
+        ("my exp/$job.yaml", "with: hpc-resume run 'my exp/$job.yaml'"),
+        ("-", "with: hpc-resume run FILE, with the job that came on standard input in FILE"),
+    ],
+)
+def test_the_advice_at_the_end_is_a_command_that_works(file: str, command: str) -> None:
+    (words,) = words_at_end([TaskResult("m-local-1", 1, 138, "stop", "operator", 5)], Path(file))
+    assert words == f"m-local-1 stopped at step 5; continue it {command}"
+
+
+def test_the_live_line_tells_the_step_of_now_beside_the_saved_one(tmp_path: Path, task: LocalTask) -> None:
+    attempt = task.run_dir.attempt(1)
+    attempt.path.mkdir(parents=True)
+    task.run_dir.latest_file.write_text("step-00000040\n")
+    assert "step 57" not in [words for _, words in parts([glance(task)], 0)]
+    attempt.metrics_file.write_text('{"t": 1, "step": 57, "loss": 0.5}\n')
+    words = [words for _, words in parts([glance(task)], 0)]
+    assert words == ["m-local-1", "attempt 1", "step 57", "saved step 40", "loss 0.5", "0:00"]

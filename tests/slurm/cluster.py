@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -314,6 +315,7 @@ def shell() -> int:
         rc.write_text('[ -r ~/.bashrc ] && . ~/.bashrc\nPS1="(slurm) ${PS1-\\$ }"\n')
         print(f"nodes {', '.join(cluster.nodes)}; partitions low (preemptible), normal, high", file=sys.stderr)
         print(f"sinfo, sbatch, squeue ... work here; logs and slurm.conf are in {cluster.directory}", file=sys.stderr)
+        print(f"other terminals join it with: export SLURM_CONF={shlex.quote(str(cluster.conf))}", file=sys.stderr)
         print("exit or Ctrl-D ends the cluster and its jobs", file=sys.stderr)
         # The shell gets Ctrl-C too and knows what to do; a handler, unlike SIG_IGN, is not inherited by it.
         signal.signal(signal.SIGINT, lambda *_: None)

@@ -127,6 +127,8 @@ def test_completions_tell_every_run_of_a_requeued_job(cluster, tmp_path):
 @pytest.mark.parametrize("end", ["exit", "Ctrl-D", "hang-up"])
 def test_a_persons_shell_has_a_cluster_that_ends_with_it(end):
     shell = pexpect.spawn(sys.executable, [module.__file__, "shell"], encoding="utf-8", timeout=20)
+    shell.expect(r"other terminals join it with: export SLURM_CONF=(/\S+)\r\n")
+    said = shell.match[1]
     shell.expect_exact("ends the cluster and its jobs")
     shell.expect_exact("(slurm)")
     shell.sendline("sh -c 'echo g\"oi\"ng; exec sleep 30'")
@@ -136,6 +138,7 @@ def test_a_persons_shell_has_a_cluster_that_ends_with_it(end):
     shell.expect(r"Submitted batch job")
     shell.expect(r"CONF=(/\S+)\.\r\n")
     conf = Path(shell.match[1])
+    assert (said, conf.is_file()) == (str(conf), True)
     shell.expect_exact("(slurm)")  # Ctrl-D before the prompt is lost
     assert processes.find(conf)
     {"exit": lambda: shell.sendline("exit"), "Ctrl-D": shell.sendeof, "hang-up": lambda: shell.kill(signal.SIGHUP)}[

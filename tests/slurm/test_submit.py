@@ -79,6 +79,8 @@ def test_a_variable_of_the_shell_does_not_change_what_job_yaml_says(cli, cluster
 
 def test_dry_run_asks_slurm_and_queues_nothing(cli, cluster, job_yaml):
     path = job_yaml(slurm={"output": "logs/x"})
+    code, out, _ = cli("submit", path, "--dry-run", "--json")
+    assert (code, json.loads(out)["dry_run"], "to start at" in json.loads(out)["words"]) == (0, True, True)
     code, out, err = cli("submit", path, "--dry-run")
     assert (code, "to start at" in out) == (0, True), err
     assert cluster.queue() == []

@@ -76,13 +76,18 @@ def test_a_file_that_cannot_be_read_is_one_line(cli, tmp_path):
     ]:
         done = cli("check", name)
         assert (done.code, done.out, done.err) == (78, "", words)
+        done = cli("check", "--json", name)
+        assert (done.code, done.err) == (78, words)
+        record = json.loads(done.out)
+        assert (record["file"], record["valid"], len(record["problems"])) == (name, False, 1)
+        assert words == f"{name}: {record['problems'][0]['message']}\n"
 
 
 def test_init_writes_a_file_that_is_valid_and_named_after_its_directory(cli, tmp_path):
     (tmp_path / "my exp").mkdir()
     done = cli("init", "my exp/job.yaml")
     assert (done.code, done.out) == (0, "")
-    assert "wrote my exp/job.yaml" in done.err
+    assert done.err == "wrote my exp/job.yaml; edit it, then `hpc-resume check 'my exp/job.yaml'`\n"
     path = tmp_path / "my exp" / "job.yaml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert "\nname: my-exp #" in path.read_text()

@@ -152,14 +152,17 @@ def cancel(*options: str) -> Callable[[Scene], None]:
 
 
 def node_down(scene: Scene) -> None:
-    node, shell = scene.node, scene.shell
-    ticks = evidence.start_ticks(shell)
+    """The node comes back after the job's end.
+
+    On one that is taken back before its old attempt is cleared away Slurm starts the job beside its old self: "launch
+    failed requeued held", and the node is drained.
+    """
+    node = scene.node
     scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=matrix")
     scene.release()
     try:
         wait_for(lambda: scene.board.restarts(scene.job), 30, "Slurm's requeue")
-        # On a node that is taken back before, Slurm starts the job beside its old self: "launch failed requeued held".
-        wait_for(lambda: evidence.start_ticks(shell) != ticks, 30, "the old attempt's end")
+        wait_for(lambda: scene.board.is_over(scene.job), 180, "the job's end on another node", interval=0.2)
     finally:
         with suppress(ClusterError):  # refused where the node has come back by itself
             scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=RESUME")

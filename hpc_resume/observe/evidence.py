@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_resume.errors import HpcResumeError, RunNotFoundError
+from hpc_resume.errors import HpcResumeError
 from hpc_resume.observe.budgets import Past, past
 from hpc_resume.observe.explain import Evidence
 from hpc_resume.observe.facts import SLURM_PATIENCE, Facts, collect, with_slurm
@@ -16,7 +16,9 @@ from hpc_resume.observe.targets import newest_of, select
 from hpc_resume.run.records import Limits, read_fields
 from hpc_resume.run.rundir import AttemptDir, RunDir
 from hpc_resume.schedulers import slurm
+from hpc_resume.schedulers.cancellation import run_parent
 from hpc_resume.schedulers.control import asked_of
+from hpc_resume.schedulers.unknown_runs import NOT_QUEUED, no_such_run
 
 
 def find(target: str) -> Evidence:
@@ -30,8 +32,7 @@ def find(target: str) -> Evidence:
     _, jobs, trouble = with_slurm((), selection.job_ids)
     waiting = [job for job in jobs if job.active]
     if not waiting:
-        why = f" ({trouble})" if trouble else ""
-        raise RunNotFoundError(f"no run of {target or 'this job'} here, and no such job in the queue{why}")
+        raise no_such_run(target or "of this job", Path.cwd() / run_parent(""), trouble or NOT_QUEUED)
     job = waiting[0]
     return Evidence(Facts(row_of_job(job).run, "", job=job, slurm_answered=True))
 

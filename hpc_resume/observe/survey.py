@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc_resume.errors import HpcResumeError, RunNotFoundError
 from hpc_resume.observe.facts import SLURM_PATIENCE, collect, last_words, with_slurm
 from hpc_resume.observe.status import Row, row, row_of_job
 from hpc_resume.observe.targets import Selection, closed_words, select
 from hpc_resume.schedulers import JobState, slurm
+from hpc_resume.schedulers.cancellation import run_parent
 from hpc_resume.schedulers.slurm_runs import base_id, run_key, run_key_in
+from hpc_resume.schedulers.unknown_runs import NOT_QUEUED, no_such_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ def _waiting(names: Sequence[str], known: set[str]) -> Iterator[JobState]:
 
 
 def _nothing(selection: Selection, targets: Sequence[str], notes: Sequence[str]) -> RunNotFoundError:
-    why = f" ({notes[0]})" if notes else ""
     if selection.job_ids:
-        return RunNotFoundError(f"no run of {', '.join(targets)} here, and no such job in the queue{why}")
+        return no_such_run(", ".join(targets), Path.cwd() / run_parent(""), notes[0] if notes else NOT_QUEUED)
+    why = f" ({notes[0]})" if notes else ""
     where = ", ".join(targets) or "this directory's job.yaml"
     return RunNotFoundError(f"no runs of {where} yet{why}; begin one with `hpc-resume run` or `hpc-resume submit`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from hpc_resume.launch.job_file import DEFAULT_NAME, read_job
 from hpc_resume.run.rundir import RunDir, find_readable_runs, find_runs
 from hpc_resume.schedulers.cancellation import run_parent
 from hpc_resume.schedulers.slurm_runs import matches
+from hpc_resume.schedulers.unknown_runs import no_such_run
 
 _SHOWN = 5  # runs in a message about one that is not there
 
@@ -112,22 +112,12 @@ def _select_named(target: str) -> Selection:
     job_id = re.fullmatch(r".+-([0-9]+(?:_[0-9]+)?)", target)
     if job_id and "-local-" not in target:
         return Selection((), (), (job_id[1],))
-    raise not_found(target, parent)
+    raise no_such_run(target, parent)
 
 
 def closed_words(count: int) -> str:
     """What is not shown, and whose it is."""
     return "1 run of another user is not shown" if count == 1 else f"{count} runs of other users are not shown"
-
-
-def not_found(target: str, parent: Path) -> RunNotFoundError:
-    """The error for a target that nobody knows, with what there is."""
-    keys = [run.key for run in find_runs(parent)]
-    near = difflib.get_close_matches(target, keys, n=1)
-    if near:
-        return RunNotFoundError(f"no run {target} in {parent}; did you mean {near[0]}?")
-    there = f"there are {', '.join(keys[-_SHOWN:])}" if keys else "there are none"
-    return RunNotFoundError(f"no run {target} in {parent}: {there}. Give a run's directory to look elsewhere")
 
 
 def _is_named(run: RunDir, target: str, parent: Path) -> bool:

@@ -15,6 +15,7 @@ from hpc_resume.run.rundir import RunDir, find_runs
 from hpc_resume.schedulers import JobState, local, slurm
 from hpc_resume.schedulers.control import ask_to_stop
 from hpc_resume.schedulers.slurm_runs import base_id, jobs_of, matches
+from hpc_resume.schedulers.unknown_runs import NOT_QUEUED, no_such_run
 
 DEFAULT_RUN_DIR = "runs"
 
@@ -47,9 +48,14 @@ def _cancel_run(key: str, runs: Sequence[RunDir], parent: Path) -> str:
     # A job that has not begun has no run directory yet: its key still names it.
     record = runs[0].run() if runs else None
     name = record.name if record else re.sub(r"-[0-9]+(_[0-9]+)?$", "", key)
-    jobs = jobs_of(key, name)
+    try:
+        jobs = jobs_of(key, name)
+    except SchedulerError as error:
+        if runs:
+            raise
+        raise no_such_run(key, Path.cwd() / parent, str(error).rpartition("; ")[2]) from None
     if not jobs and not runs:
-        raise RunNotFoundError(f"no run {key} in {parent}, and no job of yours in the queue that will begin it")
+        raise no_such_run(key, Path.cwd() / parent, NOT_QUEUED)
     if not jobs:
         how = "finished" if all(run.finished() for run in runs) else "not in the queue"
         return f"{key} is {how}: nothing to cancel"

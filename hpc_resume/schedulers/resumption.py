@@ -11,8 +11,7 @@ from hpc_resume.errors import ConfigError, RunHeldError, RunNotFoundError
 from hpc_resume.run.rundir import RunDir, find_runs
 from hpc_resume.schedulers.local_runs import launcher_at_work, scheduler_of
 from hpc_resume.schedulers.slurm_runs import jobs_of
-
-SHOWN = 5  # runs in a message about one that is not there
+from hpc_resume.schedulers.unknown_runs import no_such_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,7 @@ def find_run(wanted: str, parent: Path) -> RunDir:
     tasks = [key for key in runs if re.fullmatch(rf"{re.escape(run.key)}_[0-9]+", key)]
     if tasks:
         raise RunNotFoundError(f"{run.key} is an array: name one task of it, as {tasks[0]}")
-    there = f"there are {', '.join(runs[-SHOWN:])}" if runs else "there are no runs"
-    raise RunNotFoundError(f"no run {wanted}: {there} in {run.path.parent}")
+    raise no_such_run(wanted, run.path.parent)
 
 
 def choose(wanted: str, parent: Path, *, name: str, is_array: bool) -> Continuation:

@@ -29,6 +29,9 @@ SQUEUE_FIELDS: Final = (
 )
 SACCT_FIELDS: Final = ("JobID", "JobName", "State", "Start", "End", "NodeList", "User", "WorkDir")
 
+# What every command says, in four lines about DNS, on a machine that has Slurm's programs and no slurm.conf.
+_NO_CLUSTER: Final = ("DNS SRV lookup failed", "Could not establish a configuration source")
+
 # A person's taste in output: it would change what we parse.
 _TASTE: Final = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$|SLURM_(SQUEUE|SACCT)_")
 # Of the job that we are in, when a job submits a job: Slurm would take its sizes for the new one's.
@@ -250,6 +253,10 @@ def _run(
 
 def _words(done: subprocess.CompletedProcess[str]) -> str:
     """What a command said, without its own name before every line."""
+    if any(words in done.stderr for words in _NO_CLUSTER):
+        return (
+            "no Slurm cluster answers here (no slurm.conf, none in DNS): try on a login node, or set SLURM_CONF"
+        )
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     said = [re.sub(r"^\w+: (error|fatal): ", "", line) for line in lines]
     return "; ".join(said) or f"exit code {done.returncode}"

@@ -192,5 +192,5 @@ def test_a_job_that_waits_is_cancelled_by_its_key(cli, cluster, job_yaml):
     assert code == 1
     first, second, third = err.strip().splitlines()
     assert first == f"job {job} has ended already: CANCELLED"
-    assert second.startswith(f"no run {run.name} in ")
+    assert second.startswith(f"no run {run.name}: ")
     assert third == "Slurm knows no job 99: look with `squeue --me`"

@@ -253,6 +253,27 @@ def test_a_squeue_that_fails_is_said_and_status_does_not_fail(place: Place) -> N
     assert "Unable to contact slurm controller" in done.stderr
 
 
+def test_a_run_that_is_not_there_is_told_in_the_same_words_everywhere(place: Place) -> None:
+    place.write("true")
+    assert place.cli("run").returncode == 0
+    squeue = place.directory / "bin/squeue"  # as on a machine with Slurm's programs and no cluster
+    squeue.write_text(
+        "#!/bin/bash\n"
+        "echo 'squeue: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host' >&2\n"
+        "echo 'squeue: error: fetch_config: DNS SRV lookup failed' >&2\n"
+        "echo 'squeue: fatal: Could not establish a configuration source' >&2; exit 1\n"
+    )
+    squeue.chmod(0o755)
+    for words in (("status", "nosuch"), ("cancel", "nosuch"), ("submit", "--resume", "nosuch"), ("status", "nosuch-7")):
+        done = place.cli(*words)
+        assert done.returncode == 1
+        assert f"no run {words[-1]}: there are m-local-1 in {place.directory}/runs" in done.stderr
+        assert "dns_srv" not in done.stderr
+        assert "DNS SRV" not in done.stderr
+    assert "no Slurm cluster answers here" in place.cli("cancel", "nosuch").stderr
+    assert "no Slurm cluster answers here" in place.cli("cancel", "12").stderr
+
+
 def test_one_unreadable_run_does_not_hide_the_others(place: Place) -> None:
     place.write("true")
     assert place.cli("run").returncode == 0
@@ -267,9 +288,9 @@ def test_one_unreadable_run_does_not_hide_the_others(place: Place) -> None:
     ("targets", "words"),
     [
         ((), "no runs of this directory's job.yaml yet"),
-        (("m-local-9",), "there are none"),
+        (("m-local-9",), "no run m-local-9: there are no runs in "),
         (("bin",), "no runs in bin"),
-        (("12_3",), "no run of 12_3 here"),
+        (("12_3",), "no run 12_3: there are no runs in "),
         (("other.yaml",), "no such file"),
     ],
 )

@@ -135,7 +135,15 @@ hr::set_deadline() {
 # requeue it. Ends with the child, or when another signal has come.
 hr::see_it_through() {
   local tries=1 since=$SECONDS now gap nap=0.1
-  while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS" && ((HR_DELIVERED == HR_SIGNALS)) && hr::has_ranks; do
+  while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS" && ((HR_DELIVERED == HR_SIGNALS)); do
+    hr::pause "$nap"
+    hr::note
+    if ((SECONDS - since > 5)); then nap=0.25; fi
+    hr::has_ranks || continue
+    if ((! HR_RANKS_WARNED)); then # ready only now, behind a wrapper that has taken the signal for itself
+      hr::signal_ranks "$HR_SIGNAL" || true
+      continue
+    fi
     printf -v now '%(%s)T' -1
     gap=$(((HR_DEADLINE - now) / 6))
     if ((tries <= 3 && SECONDS - since >= (gap < 1 ? 1 : gap))) && hr::has_silent_ranks; then
@@ -144,15 +152,13 @@ hr::see_it_through() {
       hr::ask_again "$tries"
     fi
     if ((now >= HR_DEADLINE)); then
+      HR_TERMINATED=1
       hr::event killed pid "$HR_CHILD"
       hr::say "the training has not left by itself, and its time is over: it is killed, to go on from its last checkpoint"
       hr::signal_ranks KILL || true
       if ((! HR_CHILD_IS_SRUN)); then hr::signal_family KILL; fi # srun would take the step with it; Slurm does that itself
       return 0
     fi
-    if ((SECONDS - since > 5)); then nap=0.25; fi
-    hr::pause "$nap"
-    hr::note
   done
 }
 
@@ -206,7 +212,7 @@ hr::signal_ranks() {
     status=0
     hr::signal_record "$record" "$1" || status=$?
     case $status in
-      0) found=0 ;;
+      0) found=0 HR_RANKS_WARNED=1 ;;
       2) [[ -e $record ]] && elsewhere=1 ;;
     esac
   done
@@ -256,6 +262,7 @@ hr::warn() {
 
 # Ends our child and all its descendants with TERM.
 hr::terminate() {
+  HR_TERMINATED=1
   hr::event terminated pid "$HR_CHILD"
   hr::signal_family TERM
 }

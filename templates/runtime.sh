@@ -36,7 +36,7 @@ hr::reset() {
   HR_FINISHED=${HR_FINISHED:-0} # runs that this shell has seen finished
   HR_SHELL_PID=$BASHPID HR_ATTEMPT_DIR='' HR_CHILD='' HR_CHILD_TICKS='' HR_CODE=0 HR_OUTCOME=''
   HR_CAUGHT=() HR_NOTED=0 HR_STRAYS=0 HR_PREVIOUS='' HR_CANCELLED=0 HR_INTERRUPTS=0
-  HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_WARNED=0 HR_ESCALATED=0
+  HR_SIGNALS=0 HR_FIRST_SIGNAL='' HR_DELIVERED=0 HR_WARNED=0 HR_ESCALATED=0 HR_RANKS_WARNED=0 HR_TERMINATED=0
   HR_DEADLINE=0 HR_DEADLINE_FROM=''
   HR_SENTINEL='' HR_SENTINEL_TICKS='' HR_SUCCESSOR='' HR_FACTS=''
   HR_NUMBER=$(kill -l "$HR_SIGNAL")
@@ -399,7 +399,11 @@ hr::read_request() {
 # What the training says of itself is truer than the code that came through a pipe or a wrapper.
 hr::hear_outcome() {
   local text
-  hr::read_file "$HR_ATTEMPT_DIR/outcome.json" || return 0
+  if ! hr::read_file "$HR_ATTEMPT_DIR/outcome.json"; then
+    # What we have ended has not finished, whatever the wrapper around it makes of that.
+    if ((HR_TERMINATED && HR_CODE == 0)); then HR_CODE=$((128 + HR_NUMBER_TERM)); fi
+    return 0
+  fi
   text=$REPLY
   hr::json_get "$text" outcome && HR_OUTCOME=$REPLY
   hr::json_get "$text" code && [[ $REPLY =~ ^[0-9]+$ ]] || return 0

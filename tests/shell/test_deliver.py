@@ -91,6 +91,18 @@ def test_one_that_gets_ready_late_is_warned_then(job: Job, training: list[str]) 
     assert (job.directory / "got").read_text() == str(USR1)
 
 
+def test_one_that_gets_ready_behind_a_wrapper_that_took_the_signal_is_warned_too(job: Job, training: list[str]) -> None:
+    """`conda run` and the like catch the signal and do nothing with it; the training is ready only later."""
+    words = " ".join([*training, "late"])
+    job.write(HR_COMMAND=["bash", "-c", f"trap : USR1; {words} & until wait $!; do [[ -e got ]] && break; done"])
+    process = job.start()
+    job.file("*/attempts/0001/pids/*.child.json")
+    process.send_signal(USR1)
+    poll(lambda: (job.directory / "got").exists())
+    assert (job.directory / "got").read_text() == str(USR1)
+    process.wait(20)
+
+
 def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_children(job: Job) -> None:
     job.write(HR_COMMAND=["bash", "-c", "sleep 31.25 & echo $! > inner; sleep 30; true"], HR_LEAD=4)
     process = job.start()
@@ -101,6 +113,15 @@ def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_ch
     gone = next(e["t"] for e in job.events() if e["event"] == "gone")
     received = next(e["t"] for e in job.events() if e["event"] == "received")
     assert 1.0 < gone - received < 3.9
+
+
+def test_what_was_terminated_is_not_taken_for_finished_behind_a_wrapper_that_ends_with_0(job: Job) -> None:
+    job.write(HR_COMMAND=["bash", "-c", "trap '' TERM; touch up; (trap - TERM; exec sleep 30); exit 0"], HR_LEAD=2)
+    process = job.start()
+    poll(lambda: (job.directory / "up").exists())
+    process.send_signal(USR1)
+    assert process.wait(10) == 128 + TERM
+    assert not list(job.directory.glob("runs/*/finished.json"))
 
 
 def test_a_warning_before_the_start_starts_nothing_and_can_be_resumed(job: Job) -> None:

@@ -15,6 +15,7 @@ from hpc_resume.launch import env_rules, sbatch_options, units
 from hpc_resume.launch.yaml_source import KeyPath, Source
 
 DEFAULT_LEAD: Final = "120s"
+DEFAULT_MAX_ARRAY: Final = 1001  # MaxArraySize where slurm.conf does not say
 
 # Refused by name, never accepted and ignored. An empty value: the key itself.
 NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = (
@@ -46,6 +47,21 @@ def notes(source: Source) -> Iterator[Problem]:
             yield source.problem(("env", name), f"{value} stays as it is; to expand it, use `setup: export {name}=…`")
     if _looks_expanded(source.data.get("run_dir")):
         yield source.problem(("run_dir",), "$ and ~ stay as they are: this names a directory of exactly that spelling")
+    yield from _large_array(source)
+
+
+def _large_array(source: Source) -> Iterator[Problem]:
+    array = _at(source, ("slurm", "array"))
+    try:
+        tasks = units.array_indexes(str(array)).tasks if array is not None else 0
+    except ValueError:
+        return
+    if tasks > DEFAULT_MAX_ARRAY:
+        yield source.problem(
+            ("slurm", "array"),
+            f"{tasks:,} tasks: Slurm takes {DEFAULT_MAX_ARRAY:,} unless the site allows more"
+            " (`scontrol show config | grep MaxArraySize`)",
+        )
 
 
 _AS_STRING: Final = "a command given as one string is run by bash, which expands it"

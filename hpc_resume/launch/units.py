@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -146,8 +147,9 @@ def array_indexes(text: str) -> ArrayIndexes:
 
 
 def _union_size(ranges: set[range]) -> int:
-    if len(ranges) == 1:
-        return len(next(iter(ranges)))
+    ordered = sorted(ranges, key=lambda indexes: indexes.start)
+    if all(before[-1] < after.start for before, after in pairwise(ordered)):
+        return sum(map(len, ordered))  # without a set of what may be millions
     if sum(len(indexes) for indexes in ranges) > 4_000_001:  # MaxArraySize is 4000001 at most (slurm.conf)
         raise ValueError("more array tasks than any Slurm takes (4000001)")
     return len(set().union(*ranges))

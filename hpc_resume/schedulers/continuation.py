@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,8 +93,9 @@ def choose(facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool)
     An array is unfinished while any of `tasks` is, also one that never began.
     """
     passed_over: list[str] = []
+    wanted = frozenset(tasks)
     for number in sorted({run.number for run in facts}, reverse=True):
-        ours = [run for run in facts if run.number == number and run.task in tasks]
+        ours = [run for run in facts if run.number == number and run.task in wanted]
         unfinished = tuple(run for run in ours if not run.finished)
         if new or not ours or (not unfinished and len(ours) == len(tasks)):
             continue
@@ -169,16 +171,21 @@ def _backed_off(times: int) -> float:
     return 0.0 if times < 1 else min(2.0 ** min(times - 1, 10), PAUSE_LIMIT)
 
 
-def task_indexes(array: str | None) -> tuple[int | None, ...]:
-    """The indexes of an array (`0-9%4`, `1,3,5-7`, `0-15:4`) in order, each once; (None,) for no array.
+def task_indexes(array: str | None) -> Iterator[int | None]:
+    """The indexes of an array (`0-9%4`, `1,3,5-7`, `0-15:4`) in order, each once; None alone for no array.
 
-    Only for text that units.array_indexes has accepted.
+    One by one: an array may have millions. Only for text that units.array_indexes has accepted.
     """
     if not array:
-        return (None,)
-    found: set[int] = set()
+        yield None
+        return
+    ranges = []
     for part in array.partition("%")[0].split(","):
         span, _, step = part.partition(":")
         first, _, last = span.partition("-")
-        found.update(range(int(first), int(last or first) + 1, int(step or 1)))
-    return tuple(sorted(found))
+        ranges.append(range(int(first), int(last or first) + 1, int(step or 1)))
+    before = -1
+    for index in heapq.merge(*ranges):
+        if index != before:
+            yield index
+        before = index

@@ -7,21 +7,34 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
+from hpc_resume.errors import ConfigError
 from hpc_resume.launch.job_file import DEFAULT_NAME, STDIN_NAME, JobFile
 from hpc_resume.launch.plan import decide
 from hpc_resume.launch.render import render
-from hpc_resume.launch.units import array_indexes
+from hpc_resume.launch.units import ArrayIndexes, array_indexes
 from hpc_resume.schedulers.continuation import Choice, job_key, task_indexes
 from hpc_resume.schedulers.local_task import LocalJob, TaskResult
 
+MOST_TASKS: Final = 10_000  # each has a directory, and is looked at ten times a second
+
 
 def local_job(file: JobFile, *, stdout: int | None, stderr: int | None = None) -> LocalJob:
-    """The job as it runs here. An array runs as many tasks at once as its %N says, else one for each CPU we may use."""
+    """The job as it runs here. An array runs as many tasks at once as its %N says, else one for each CPU we may use.
+
+    Raises ConfigError for an array of more than MOST_TASKS.
+    """
     job = file.job
     array = job.slurm.get("array")
-    tasks = task_indexes(array)
-    width = (array_indexes(array).width if array else 1) or len(os.sched_getaffinity(0))
+    asked = array_indexes(array) if array else ArrayIndexes(1, 1)
+    if asked.tasks > MOST_TASKS:
+        raise ConfigError(
+            f"slurm.array: {array} is {asked.tasks:,} tasks, and one machine takes {MOST_TASKS:,} at most; make it"
+            " smaller, or give it to a cluster with `hpc-resume submit`"
+        )
+    tasks = tuple(task_indexes(array))
+    width = asked.width or len(os.sched_getaffinity(0))
     plan = decide(job, array=f"{array.partition('%')[0]}%{width}" if array else None)
     return LocalJob(
         name=job.name,

@@ -81,7 +81,7 @@ def _drilled(job_file: JobFile, run_dir: Path, steps: Sequence[int]) -> JobFile:
     """The job as it is, but for where it runs, when it saves and how often it comes back; of an array, one task."""
     job = job_file.job
     array = job.slurm.get("array")
-    slurm = dict(job.slurm) if not array else {**job.slurm, "array": str(task_indexes(str(array))[0])}
+    slurm = dict(job.slurm) if not array else {**job.slurm, "array": str(next(task_indexes(str(array))))}
     checkpoint = job.checkpoint.model_copy(update={"every": _NEVER, "keep": max(2, len(steps) + 2)})
     changes = {
         "run_dir": str(run_dir),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,12 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
     """`cli("render", "job.yaml")` in a directory that holds a valid job.yaml."""
     (tmp_path / "job.yaml").write_text(VALID)
 
-    def run(*words: str, stdin: str = "", env: dict[str, str] | None = None) -> Done:
+    def run(*words: str, stdin: str = "", env: dict[str, str] | None = None, address_space: int = 0) -> Done:
+        """`address_space`: how many MiB it may have at most; 0: all there is."""
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (address_space << 20,) * 2)
+
         done = subprocess.run(
             [sys.executable, "-m", "hpc_resume", *words],
             cwd=tmp_path,
@@ -35,6 +41,7 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
             text=True,
             env={**os.environ, "COLUMNS": "100", **(env or {})},
             check=False,
+            preexec_fn=limit if address_space else None,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)

@@ -54,6 +54,27 @@ def test_a_note_does_not_make_a_file_wrong(cli, tmp_path):
     assert done.err.startswith("note: job.yaml:2:14: command[1]: $SLURM_ARRAY_TASK_ID stays as it is in a list")
 
 
+def test_an_array_beyond_slurms_default_is_noted_and_a_huge_one_does_not_run_here(cli, tmp_path):
+    def array(text):
+        (tmp_path / "job.yaml").write_text(f"name: a\ncommand: 'true'\nslurm: {{array: '{text}'}}\n")
+
+    array("0-1000")
+    assert cli("check").err == ""
+    array("0-1001")
+    done = cli("check")
+    assert (done.code, done.err.startswith("note: job.yaml:3:16: slurm.array: 1,002 tasks: Slurm takes 1,001")) == (
+        0,
+        True,
+    )
+    for text, tasks in (("0-3999999", "4,000,000"), ("0-1999998,1999999-3999999,4000000", "4,000,001")):
+        array(text)
+        done = cli("run", address_space=512)
+        assert (done.code, done.out) == (78, "")
+        assert f"is {tasks} tasks, and one machine takes 10,000 at most" in done.err
+        assert "hpc-resume submit" in done.err
+        assert not (tmp_path / "runs").exists()
+
+
 def test_bash_that_is_none_is_refused_at_its_line(cli, tmp_path):
     (tmp_path / "job.yaml").write_text("name: a\ncommand: 'if x'\nsetup: |\n  module load cuda\n  if true; then\n")
     done = cli("check")

@@ -25,7 +25,7 @@ INTERRUPTIONS: Final = {
     "scancel": "`scancel JOB`",
     "scancel -s": "`scancel -s USR1 JOB`: to the steps only",
     "scancel -b -s": "`scancel -b -s USR1 JOB`: to the batch shell only",
-    "node down": "`scontrol update NodeName=N State=DOWN`",
+    "node down": "`scontrol update NodeName=N State=DOWN`, and DRAIN, so that it does not come back while the job restarts",
     "kill training": "kill -9 of the training",
     "kill shell": "kill -9 of the batch shell",
     "kill slurmd": "kill -9 of slurmd; the training stays as it is until Slurm has requeued the job",

@@ -152,13 +152,14 @@ def cancel(*options: str) -> Callable[[Scene], None]:
 
 
 def node_down(scene: Scene) -> None:
-    """The node comes back after the job's end.
+    """The node is drained too, and comes back after the job's end.
 
-    On one that is taken back before its old attempt is cleared away Slurm starts the job beside its old self: "launch
-    failed requeued held", and the node is drained.
+    With ReturnToService=2 it would be back at once. Slurm then starts the job beside its old self, while KillWait lasts,
+    holds it ("launch failed requeued held") and drains the node: an operator's work, which no job can do.
     """
     node = scene.node
-    scene.cluster.check("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=matrix")
+    for state in ("DOWN", "DRAIN"):
+        scene.cluster.check("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=matrix")
     scene.release()
     try:
         wait_for(lambda: scene.board.restarts(scene.job), 30, "Slurm's requeue")

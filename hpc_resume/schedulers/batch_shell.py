@@ -13,11 +13,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
 from hpc_resume.run.delivery import send_signal
-from hpc_resume.run.process import Identity, identify
+from hpc_resume.run.process import Identity, identify, own_identity, read_stat
 
 HELD_BACK: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
@@ -73,7 +74,8 @@ class BatchShell:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self.pid = self._process.pid
-        self.identity = identify(self.pid)
+        stat = read_stat(self.pid)  # also of one that has ended by now: nobody else has its pid until we reap it
+        self.identity = replace(own_identity(), pid=self.pid, start_ticks=stat.start_ticks) if stat else None
         self.by_signal = False  # once it is gone: whether a signal ended it, and not a code of its own
         self._terminated_at: float | None = None
         self._hard_since: float | None = None

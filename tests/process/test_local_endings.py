@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpc_resume.observe.progress import glance, parts
+from hpc_resume.schedulers.batch_shell import BatchShell
 from hpc_resume.schedulers.local_start import words_at_end
 from hpc_resume.schedulers.local_task import LocalJob, LocalTask, TaskResult
 
@@ -59,6 +61,20 @@ def test_an_end_that_could_not_be_written_is_no_kill_and_is_not_started_again(
     said = capfd.readouterr().err
     assert f"could not be written: free space in {tmp_path}/runs/m-local-1" in said
     assert "killed" not in said
+
+
+def test_a_shell_that_ends_at_once_is_known_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **more: Any) -> None:
+            super().__init__(*words, **more)
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # we come to look when it is a zombie already
+
+    (tmp_path / "script").write_text("exit 3")
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    shell = BatchShell(tmp_path / "script", cwd=tmp_path, env=dict(os.environ), stdout=None)
+    assert shell.identity is not None
+    assert (shell.identity.pid, shell.identity.start_ticks > 0) == (shell.pid, True)
+    assert shell.poll() == 3
 
 
 @pytest.mark.parametrize("end", ["kill -KILL $$", "kill -TERM $$", "kill -HUP $$", "exit 137"])

@@ -22,6 +22,7 @@ _COLOURS: Final = {
     "unknown": "magenta",
 }
 _GAP: Final = "  "
+_NARROW: Final = 70  # columns, under which hardly any table fits; in a wider one what matters is on the left
 
 
 def plain(rows: Sequence[Row], now: float) -> str:
@@ -39,6 +40,10 @@ def show(rows: Sequence[Row], now: float) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     head, *lines = _aligned([_HEADS, *(cells(row, now) for row in rows)])
+    if console.width < _NARROW:
+        for line in folded(rows, now):
+            console.print(Text(line), soft_wrap=True)
+        return
     console.print(Text(head, "bold", no_wrap=True, overflow="ellipsis"))
     for row, line in zip(rows, lines, strict=True):
         text = Text(line, no_wrap=True, overflow="ellipsis")
@@ -47,6 +52,15 @@ def show(rows: Sequence[Row], now: float) -> None:
         console.print(text)
         if row.why:
             console.print(Padding(Text(row.why, "dim"), (0, 0, 0, 2)))
+
+
+def folded(rows: Sequence[Row], now: float) -> list[str]:
+    """One `key: value` line for each thing that is known, an empty line between two runs."""
+    lines: list[str] = []
+    for row in rows:
+        pairs = [*zip(_HEADS, cells(row, now), strict=True), ("why", row.why)]
+        lines += [*([""] if lines else []), *(f"{head}: {cell}" for head, cell in pairs if cell not in ("", "-"))]
+    return lines
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -316,3 +317,23 @@ def test_on_a_terminal_the_reason_has_a_line_of_its_own(place: Place) -> None:
     os.close(master)
     assert b"\x1b[1;31mcrashed\x1b[0m" in text
     assert b"\n  \x1b[2mcrashed with code 3;" in text
+
+
+def test_on_a_narrow_terminal_a_run_is_folded_into_lines(place: Place) -> None:
+    place.write("exit 3")
+    assert place.cli("run").returncode == 3
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 60))
+    env = {name: value for name, value in place.env.items() if name not in ("COLUMNS", "LINES")}  # xdist sets them
+    subprocess.run(
+        [sys.executable, "-m", "hpc_resume", "status"], cwd=place.directory, env=env, stdout=slave, check=True
+    )
+    os.close(slave)
+    text = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(master, 4096):
+            text += part
+    os.close(master)
+    lines = text.decode().splitlines()
+    assert lines[:4] == ["run: m-local-1", "state: crashed", "attempts: 1", "job: local-1"]
+    assert lines[-1].startswith("why: crashed with code 3; ")

@@ -114,7 +114,7 @@ def _judge_outcome(facts: Facts) -> tuple[str, str]:
         return "crashed", outcome.error or f"code {outcome.code}"
     if outcome is not None:
         return "stopped", f"stopped by SIG{outcome.signal}" if outcome.signal else "stopped"
-    return "lost", "its process ended without a word (kill -9, out of memory, power?)"
+    return "lost", "its process ended without a word (kill -9, out of memory, a full disk, power?)"
 
 
 def _judge_slurm(facts: Facts) -> tuple[str, str]:

@@ -28,10 +28,8 @@ class Figure:
 
     def row(self) -> str:
         low, high = min(self.values), max(self.values)
-        return (
-            f"| {self.name} | {self.median:.3g} {self.unit} | {low:.3g} to {high:.3g} | "
-            f"{self.ratio:.3g} x {self.baseline_name} ({statistics.median(self.baseline):.3g} {self.unit}) | {self.limit} |"
-        )
+        against = f"{self.ratio:.3g} x {self.baseline_name} ({statistics.median(self.baseline):.3g} {self.unit})"
+        return f"| {self.name} | {self.median:.3g} {self.unit} | {low:.3g} to {high:.3g} | {against} | {self.limit} |"
 
 
 HEADER = "| what | median | min to max | against, in the same run | must be |\n|---|---|---|---|---|"

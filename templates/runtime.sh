@@ -384,8 +384,8 @@ hr::conclude() {
   fi
   hr::note_exit # before the requeue: Slurm answers that with a TERM and a KILL
   if [[ $HR_SCHEDULER == slurm ]]; then hr::act; fi
-  hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE ($HR_EVIDENCE)" \
-    "${HR_STEP_AFTER:+with step $HR_STEP_AFTER published; }$HR_DECISION: $HR_REASON"
+  hr::say "attempt $HR_ATTEMPT of $HR_KEY: code $HR_CODE, $HR_CAUSE" \
+    "($HR_EVIDENCE)${HR_STEP_AFTER:+, published step $HR_STEP_AFTER}; $HR_DECISION: $HR_REASON"
 }
 
 # Sets HR_REQUEST to the end that the owner asked of this attempt, if any: cancel, stop, requeue.

@@ -254,9 +254,7 @@ def _run(
 def _words(done: subprocess.CompletedProcess[str]) -> str:
     """What a command said, without its own name before every line."""
     if any(words in done.stderr for words in _NO_CLUSTER):
-        return (
-            "no Slurm cluster answers here (no slurm.conf, none in DNS): try on a login node, or set SLURM_CONF"
-        )
+        return "no Slurm cluster answers here (no slurm.conf, none in DNS): try on a login node, or set SLURM_CONF"
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     said = [re.sub(r"^\w+: (error|fatal): ", "", line) for line in lines]
     return "; ".join(said) or f"exit code {done.returncode}"

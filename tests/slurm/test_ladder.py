@@ -106,7 +106,9 @@ def test_a_run_without_progress_is_held_with_the_reason_visible(project: Project
     (project.directory / "train.py").write_text("raise SystemExit(9)\n")
     job, run = project.submit(1, requeue={"max": {"crash": "unlimited", "no_progress": 0}})
     wait_for(lambda: "held" in cluster.show(job)["Reason"].lower(), 40, "the hold")
-    wait_for(lambda: "no newer checkpoint in 1 attempts in a row" in cluster.show(job).get("Comment", ""), 10, "it said")
+    wait_for(
+        lambda: "no newer checkpoint in 1 attempts in a row" in cluster.show(job).get("Comment", ""), 10, "it said"
+    )
     assert cluster.wait_state(job, "PENDING", seconds=20)["Restarts"] == "1"
     assert decision(run, 1)[0] == "hold"
     assert len(causes(run)) == 1

@@ -56,7 +56,7 @@ def test_one_run_from_the_queue_to_its_cancellation(user: User, cluster: Cluster
     for target in ((), (job,), (key,)):  # it has no run directory yet
         waiting = user.row(*target)
         assert (waiting["run"], waiting["state"], waiting["attempts"]) == (key, "pending", 0)
-        assert "JobHeldUser" in waiting["why"]
+        assert "held by its owner" in waiting["why"]
     cluster.check("scontrol", "release", job)
     user.await_attempt(key, 1)
     running = user.row()

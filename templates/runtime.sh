@@ -399,6 +399,7 @@ hr::read_request() {
 # What the training says of itself is truer than the code that came through a pipe or a wrapper.
 hr::hear_outcome() {
   local text
+  if ((HR_CODE < 0)); then HR_CODE=255; fi # bash has forgotten it (-1)
   if ! hr::read_file "$HR_ATTEMPT_DIR/outcome.json"; then
     # What we have ended has not finished, whatever the wrapper around it makes of that.
     if ((HR_TERMINATED && HR_CODE == 0)); then HR_CODE=$((128 + HR_NUMBER_TERM)); fi

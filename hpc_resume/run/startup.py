@@ -34,6 +34,8 @@ except Exception:
 main(sys.argv[1:])
 """
 
+_TRIED: Final = "HPC_RESUME_TRIED"  # the process that has been handed to its own interpreter; exec keeps the number
+
 _kept: list[Any] = []  # the module that was __main__ before: code of ours is still running in it
 
 
@@ -46,7 +48,11 @@ def main(words: Sequence[str]) -> NoReturn:
     command = parse(words)
     if command is None or not _can_be_read(command):
         _execute(words)
+    tried = os.environ.pop(_TRIED, "") == str(os.getpid())
     if not _is_this_interpreter(command):
+        if tried:  # what does not know itself again must not be asked for ever
+            _execute(words)
+        os.environ[_TRIED] = str(os.getpid())
         _execute_in_its_own(command, words)
     try:
         from hpc_resume.run import early  # noqa: PLC0415 - untouched commands do not need it
@@ -76,8 +82,8 @@ def _is_this_interpreter(command: PythonCommand) -> bool:
     found = shutil.which(command.python)
     if found is None:
         return False
-    ours, theirs = Path(sys.executable).absolute(), Path(found).absolute()
-    same = ours == theirs or (ours.parent == theirs.parent and ours.samefile(theirs))
+    ours, theirs = Path(sys.executable), Path(found)
+    same = ours.parent.resolve() == theirs.parent.resolve() and ours.samefile(theirs)
     return same and command.options == _own_options()
 
 

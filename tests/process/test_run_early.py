@@ -216,6 +216,24 @@ def test_everything_else_is_executed_untouched(tmp_path, words):
     assert finish(begin(tmp_path, words))[1] == "a b\n"
 
 
+@pytest.mark.parametrize("how", ["dotted", "linked directory", "wrapper"])
+def test_a_python_that_is_named_another_way_is_started_once(tmp_path, how):
+    """`../venv/bin/python`, a linked environment, a script that becomes python: no process may exec itself for ever."""
+    binary = Path(sys.executable).parent
+    if how == "dotted":
+        (tmp_path / "sub").mkdir()
+        python = tmp_path / "sub" / os.path.relpath(sys.executable, tmp_path / "sub")
+    elif how == "linked directory":
+        (tmp_path / "bin").symlink_to(binary)
+        python = tmp_path / "bin" / Path(sys.executable).name
+    else:
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+    (tmp_path / "train.py").write_text("print('ran')\n")
+    assert finish(begin(tmp_path, [str(python), "train.py"]))[:2] == (0, "ran\n")
+
+
 def test_a_command_that_is_not_there_says_so(tmp_path):
     code, _, err = finish(begin(tmp_path, ["no-such-program"]))
     assert (code, err) == (127, "hpc_resume: no-such-program: No such file or directory\n")

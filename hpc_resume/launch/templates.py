@@ -13,6 +13,7 @@ STARTER: Final = "starter.yaml"
 # holds Jinja's comment opener.
 RUNTIME_FILES: Final = (
     "records.sh",
+    "rundir.sh",
     "deliver.sh",
     "sentinel.sh",
     "orphans.sh",

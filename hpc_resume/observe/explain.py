@@ -209,7 +209,7 @@ def _in_queue(found: Evidence, cause: str, decision: str, reason: str) -> Next:
 def refusal(cause: str, attempts: int, limits: Limits | None, *, requeued: bool) -> str:
     """Why the launcher will not start the next attempt of a job that Slurm has requeued, empty when it will.
 
-    As in templates/runtime.sh, hr::is_admitted: Slurm requeues past our budgets.
+    As in templates/rundir.sh, hr::is_admitted: Slurm requeues past our budgets.
     """
     if limits is None:
         return ""

@@ -21,6 +21,7 @@ RUNTIME = "\n".join(
     (TEMPLATES / name).read_text()
     for name in (
         "records.sh",
+        "rundir.sh",
         "deliver.sh",
         "sentinel.sh",
         "orphans.sh",

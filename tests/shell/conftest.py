@@ -16,21 +16,9 @@ from typing import Any
 
 import pytest
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
-RUNTIME = "\n".join(
-    (TEMPLATES / name).read_text()
-    for name in (
-        "records.sh",
-        "rundir.sh",
-        "deliver.sh",
-        "sentinel.sh",
-        "orphans.sh",
-        "cause.sh",
-        "decide.sh",
-        "requeue.sh",
-        "runtime.sh",
-    )
-)
+from hpc_resume.launch.templates import read_runtime
+
+RUNTIME = read_runtime()  # as every rendered script carries it
 
 DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_VERSION": "0.0.0",

@@ -15,10 +15,11 @@ hr::heed() {
   hr::deliver
 }
 
-# Takes note of what has been caught: counts, remembers the first, hears requests.
+# Takes note of what has been caught until now: counts, remembers the first, hears requests. What comes meanwhile is for
+# the next time: signals that come faster than they are counted would keep the main flow here for as long as they come.
 hr::note() {
-  local signal
-  while ((HR_NOTED < ${#HR_CAUGHT[@]})); do
+  local signal caught=${#HR_CAUGHT[@]}
+  while ((HR_NOTED < caught)); do
     signal=${HR_CAUGHT[HR_NOTED]}
     HR_NOTED=$((HR_NOTED + 1))
     if [[ $signal == URG ]]; then hr::pass_save_request; else hr::count_signal "$signal"; fi

@@ -10,12 +10,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hpc_resume import contract
-from hpc_resume.durable import write_json
 from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
 from hpc_resume.run import early
 from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.auto import AutoCadence
-from hpc_resume.run.cadence import AUTO, Cadence, combine
 from hpc_resume.run.deadline import fits
 from hpc_resume.run.drill import interrupt, next_drill, seed_the_unseeded
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
@@ -24,8 +22,10 @@ from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.guard import Guard
 from hpc_resume.run.ledger import read_ledger
 from hpc_resume.run.opening import Opening, open_run
+from hpc_resume.run.outcome import OutcomeWriter
 from hpc_resume.run.save_request import SaveRequest
 from hpc_resume.run.saving import Saver
+from hpc_resume.run.schedule import Schedule, asked_cadence
 from hpc_resume.run.storage import Storage, Wishes, open_storage
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
@@ -34,6 +34,7 @@ from hpc_resume.trackers.jsonl import JsonLines
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hpc_resume.run.cadence import Cadence
     from hpc_resume.run.signals import Recorder
 
 _RECLAIMS = 8  # somebody who takes a signal back each time is not fought for ever
@@ -59,24 +60,18 @@ class Attempt:
         self.resumed = newest is not None
         self.start_step = newest.step if newest else 0
         self.begun = False
-        self._drill_step = next_drill(environment.drill, self.start_step)
-        self.due_step = min(cadence.next_step(self.start_step), self._drill_step)
-        self._save_time = cadence.next_time(time.monotonic())
-        self._inspect_time = time.monotonic()
-        self.due_time = min(self._save_time, self._inspect_time)
+        self.schedule = Schedule(cadence, next_drill(environment.drill, self.start_step), self.start_step)
         self._pid = os.getpid()
         self._recorder = recorder
         self._events = events
-        self._cadence = cadence
         self._writes = environment.rank == 0
         self._stopped: Stopped | None = None
         self._reclaimed = 0
-        self.note = events.write
         self.saver = Saver(storage, may_write=self._writes, say=say, note=events.write)
-        self.trackers = Trackers({}, say)
-        self.batches: JsonLines | None = None
+        self.trackers, self.batches = self._open_trackers()
+        self._outcome = OutcomeWriter(environment, opening, self.saver, events)
         self._asked = SaveRequest(opening.attempt_dir.control_file)
-        self.guard = Guard(self, opening.launcher_ns)
+        self.guard = Guard(environment, opening, self.saver, self.trackers, self._outcome, events)
         self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
 
     @classmethod
@@ -90,7 +85,7 @@ class Attempt:
         if _active is not None and _active.is_ours():
             raise UsageError("a run is open in this process already; end it before the next one starts")
         environment = read_environment(os.environ)
-        cadence: Cadence | AutoCadence = _cadence(environment, every)
+        cadence = asked_cadence(environment, every)
         wishes.check()
         with ExitStack() as undo:
             # SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks.
@@ -106,13 +101,12 @@ class Attempt:
                 cadence = read_ledger(opening.run_dir, before=opening.attempt)
                 events.write("cadence", **cadence.record())
             attempt = cls(environment, opening, recorder, events, cadence, storage)
-            attempt._open_trackers()
             if environment.drill is not None:
                 seed_the_unseeded()
             hello(environment, opening, storage.loaded)
             undo.pop_all()
         attempt.watchdog.start(attempt.guard)
-        attempt._asked.install(attempt._hurry)
+        attempt._asked.install(attempt.schedule.hurry)
         _active = attempt
         return attempt
 
@@ -132,23 +126,20 @@ class Attempt:
         """Something is due after `completed` steps: a warning, or a periodic save (a warning may come during that)."""
         self._refuse_children()
         now = time.monotonic()
-        if now >= self._inspect_time:
+        if self.schedule.wants_look(now):
             self._inspect(now)
-        if completed >= self._drill_step and self._recorder.first is None:
+        if self.schedule.wants_drill(completed) and self._recorder.first is None:
             warning, launched = self.environment.signum, self.environment.launched
             interrupt(self._recorder, warning, self.opening.attempt_dir, launched=launched)
-        if self._recorder.first is None and (completed >= self.due_step or now >= self._save_time):
-            self.save(completed, "steps" if completed >= self.due_step else "time")
+        if self._recorder.first is None and (trigger := self.schedule.wants_save(completed, now)) is not None:
+            self.save(completed, trigger)
         if self._asked.pending:
             self._serve(completed)
         self.leave_if_warned(completed)
 
-    def _hurry(self) -> None:
-        self.due_time = 0.0
-
     def _serve(self, completed: int) -> None:
         """Save because the owner asked for it, and go on; the answer is an event."""
-        self.due_time = min(self._save_time, self._inspect_time)
+        self.schedule.calm()
         asked = self._asked.take()
         if asked is None or self._recorder.first is not None:  # a warning saves anyway
             return
@@ -156,22 +147,19 @@ class Attempt:
         if self._writes:
             self._events.write("save_served", step=completed, published=self.saver.published, asked=asked)
         if self._asked.pending:  # once more, while the save was under way
-            self._hurry()
+            self.schedule.hurry()
 
     def save(self, completed: int, trigger: str) -> None:
         """Save, and plan the next one: also after a failure, so that a full disk is not tried at every step."""
-        before, began = self._cadence.seconds, time.monotonic()
+        began = time.monotonic()
         try:
             if not self.saver.save(completed, trigger):
                 return  # still due: the one before is being written
-            self._cadence = self._cadence.measured(time.monotonic() - began)
+            if self.schedule.measured(time.monotonic() - began):
+                self._events.write("cadence", **self.schedule.record())
         except CheckpointError as error:
             say(f"step {completed} could not be saved: {error}; step {self.saver.published} is still the last good one")
-        if isinstance(self._cadence, AutoCadence) and not 0.8 < self._cadence.seconds / before < 1.25:
-            self._events.write("cadence", **self._cadence.record())
-        self.due_step = min(self._cadence.next_step(completed), self._drill_step)
-        self._save_time = self._cadence.next_time(time.monotonic())
-        self.due_time = min(self._save_time, self._inspect_time)
+        self.schedule.after_save(completed, time.monotonic())
 
     def finish_steps(self, completed: int) -> None:
         """After the last step: save it and, after a warning, leave.
@@ -202,7 +190,7 @@ class Attempt:
         self.trackers.finish(ending.code, FINISH_SECONDS)
         if self._recorder.second is not None:
             self.watchdog.hear(self._recorder.second)
-        self.write_ending(ending, completed, waited=waited, count=self._recorder.count)
+        self._outcome.write(ending, completed, waited=waited, count=self._recorder.count)
         say(f"stopped by SIG{received.name} after step {completed}; step {self.saver.published} is where it goes on")
         leave(self._stopped)
 
@@ -234,7 +222,7 @@ class Attempt:
         finished = ending.outcome == contract.OUTCOME_FINISHED
         self.saver.wait(self.watchdog.left())
         self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
-        self.write_ending(ending, completed)
+        self._outcome.write(ending, completed)
         if not finished and not isinstance(error, HpcResumeError):
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
             say(f"{what} after step {completed}; the next start goes on from step {self.saver.published}")
@@ -256,33 +244,10 @@ class Attempt:
             what = error if isinstance(error, CheckpointError) else describe(error, os.environ)
             say(f"step {completed} could not be saved: {what}; step {self.saver.published} is what will be resumed")
 
-    def write_ending(self, ending: Ending, completed: int, **more: object) -> None:
-        """The last files of this attempt; a disk that is full by now changes neither the code nor the exit."""
-        told = more | ({"error": ending.error} if ending.error else {})
-        self._events.write(ending.outcome, step=completed, saved=self.saver.published, code=ending.code, **told)
-        if not self._writes:
-            return
-        files: dict[Path, dict[str, object]] = {
-            self.opening.attempt_dir.outcome_file: ending.record(self.saver.published)
-        }
-        if ending.outcome == contract.OUTCOME_FINISHED and not self.environment.launched:
-            files[self.opening.run_dir.finished_file] = {
-                "version": contract.FORMAT_VERSION,
-                "attempt": self.opening.attempt,
-                "step": completed,
-                "t": round(time.time(), 3),
-            }
-        for path, record in files.items():
-            try:
-                write_json(path, record)
-            except OSError as problem:
-                say(f"{path}: {problem.strerror or problem}; the exit code {ending.code} says the same")
-
     def _inspect(self, now: float) -> None:
         """Rarely, since it costs microseconds: what others have done to our handlers since the last look."""
         lead = self.environment.lead or 120.0
-        self._inspect_time = now + min(30.0, max(1.0, lead / 4))
-        self.due_time = min(self._save_time, self._inspect_time)
+        self.schedule.after_look(now + min(30.0, max(1.0, lead / 4)))
         self.watchdog.listen()
         if self._reclaimed >= _RECLAIMS:
             return
@@ -292,13 +257,13 @@ class Attempt:
             self._events.write("handler_replaced", signal=name.removeprefix("SIG"), by=who)
             say(f"the handler of {name} was replaced by {who}: the warning is ours again, and {who} is called after it")
 
-    def _open_trackers(self) -> None:
-        if self._writes:
-            run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
-            facts = Facts(attempt_dir.metrics_file, run_dir.key, self.opening.attempt, self.start_step, self.resumed)
-            self.trackers = Trackers.open(facts, say)
-            if self.environment.drill is not None:
-                self.batches = JsonLines(attempt_dir.batches_file)
+    def _open_trackers(self) -> tuple[Trackers, JsonLines | None]:
+        if not self._writes:
+            return Trackers({}, say), None
+        run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
+        facts = Facts(attempt_dir.metrics_file, run_dir.key, self.opening.attempt, self.start_step, self.resumed)
+        batches = JsonLines(attempt_dir.batches_file) if self.environment.drill is not None else None
+        return Trackers.open(facts, say), batches
 
     def _refuse_children(self) -> None:
         if not self.is_ours():
@@ -312,11 +277,3 @@ def refuse(error: HpcResumeError) -> None:
     """A user's mistake ends the process with words, the place, and the exit code that the batch shell decides by."""
     say(f"{place_of(error)}{error}")
     leave(SystemExit(error.exit_code))
-
-
-def _cadence(environment: Environment, every: int | str | None) -> Cadence | AutoCadence:
-    """job.yaml's figures go before the code's `every`; `auto` there or here is for all of them."""
-    told = environment.save_steps or environment.save_seconds
-    if environment.save_auto or (every == AUTO and not told):
-        return AutoCadence()
-    return combine(None if every == AUTO else every, environment.save_steps, environment.save_seconds)

@@ -15,9 +15,14 @@ from hpc_resume.run.watchdog import PATIENCE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hpc_resume.run.attempt import Attempt
     from hpc_resume.run.ending import Ending
+    from hpc_resume.run.environment import Environment
+    from hpc_resume.run.events import EventLog
+    from hpc_resume.run.opening import Opening
+    from hpc_resume.run.outcome import OutcomeWriter
+    from hpc_resume.run.saving import Saver
     from hpc_resume.run.signals import Received
+    from hpc_resume.trackers import Trackers
 
 
 class Guard:
@@ -25,21 +30,29 @@ class Guard:
 
     patience = PATIENCE
 
-    def __init__(self, attempt: Attempt, launcher_ns: int) -> None:
-        self._attempt = attempt
-        self.environment = attempt.environment
-        self.launcher_ns = launcher_ns
+    def __init__(
+        self,
+        environment: Environment,
+        opening: Opening,
+        saver: Saver,
+        trackers: Trackers,
+        outcome: OutcomeWriter,
+        events: EventLog,
+    ) -> None:
+        self.environment = environment
+        self.launcher_ns = opening.launcher_ns
+        self.note = events.write
         self.passed = time.monotonic()
         self.begun = False
+        self._attempt_dir = opening.attempt_dir
+        self._saver = saver
+        self._trackers = trackers
+        self._outcome = outcome
 
     @property
     def warning_file(self) -> Path | None:
         """The launcher's, where there is a launcher."""
-        return self._attempt.opening.attempt_dir.warning_file if self.environment.launched else None
-
-    def note(self, event: str, **data: object) -> None:
-        """Into this process's events file."""
-        self._attempt.note(event, **data)
+        return self._attempt_dir.warning_file if self.environment.launched else None
 
     def slow(self, seconds: float) -> None:
         """A warning now would find no boundary in time."""
@@ -53,26 +66,26 @@ class Guard:
 
     def take_over(self, received: Received, hard_at: float) -> None:
         """Mark, dump, wait for a save in flight, write the outcome, leave: each bounded by what is left."""
-        attempt, ending = self._attempt, _ending(received)
+        ending = _ending(received)
         if self.begun:
             self._tell_stuck(received, hard_at)
         else:
             say(f"SIG{received.name} before the first step: nothing new to save, leaving at once")
-        bounded(attempt.trackers.mark_preempting, _share(hard_at, 0.4))
-        if attempt.saver.in_flight is not None:
-            attempt.saver.wait(_share(hard_at, 0.8))
-        bounded(lambda: attempt.write_ending(ending, attempt.saver.published, stuck=self.begun), _share(hard_at, 0.5))
+        bounded(self._trackers.mark_preempting, _share(hard_at, 0.4))
+        if self._saver.in_flight is not None:
+            self._saver.wait(_share(hard_at, 0.8))
+        bounded(lambda: self._outcome.write(ending, self._saver.published, stuck=self.begun), _share(hard_at, 0.5))
         exit_now(ending.code)
 
     def leave_hard(self, received: Received) -> None:
         """The last half second: say in what state the run is, and go."""
-        attempt, ending = self._attempt, _ending(received)
-        if not attempt.opening.attempt_dir.outcome_file.exists():
-            bounded(lambda: attempt.write_ending(ending, attempt.saver.published, late=True), 0.3)
+        ending = _ending(received)
+        if not self._attempt_dir.outcome_file.exists():
+            bounded(lambda: self._outcome.write(ending, self._saver.published, late=True), 0.3)
         exit_now(ending.code)
 
     def _tell_stuck(self, received: Received, hard_at: float) -> None:
-        path = self._attempt.opening.attempt_dir.stacks_file(host_name(), os.getpid())
+        path = self._attempt_dir.stacks_file(host_name(), os.getpid())
         silent = time.monotonic() - received.at
         dumped: list[bool] = []
         bounded(lambda: dumped.append(dump_stacks(path)), _share(hard_at, 0.2))
@@ -81,7 +94,7 @@ class Guard:
         bounded(
             lambda: say(
                 f"no step boundary in {silent:.1f} s since SIG{received.name}: leaving without one, before the job is"
-                f" killed; it goes on from step {self._attempt.saver.published}{where}"
+                f" killed; it goes on from step {self._saver.published}{where}"
             ),
             0.2,
         )

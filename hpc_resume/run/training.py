@@ -143,7 +143,7 @@ class Run:
         attempt, warnings, clock = self._begun(), self._warnings, time.monotonic
         if fresh:
             attempt.saver.restore_last()
-        guard = attempt.guard
+        guard, schedule = attempt.guard, attempt.schedule
         attempt.leave_if_warned(self._completed)
         try:
             for index in range(self._completed, total):
@@ -151,7 +151,7 @@ class Run:
                 yield index
                 self._completed = completed = index + 1
                 guard.passed = now = clock()
-                if warnings.first is not None or completed >= attempt.due_step or now >= attempt.due_time:
+                if warnings.first is not None or completed >= schedule.due_step or now >= schedule.due_time:
                     attempt.boundary(completed)
         finally:
             self._turn = None
@@ -173,7 +173,8 @@ class Run:
             self._refuse_step(step)
         self._completed = step
         attempt.guard.passed = now = time.monotonic()
-        if self._warnings.first is not None or step >= attempt.due_step or now >= attempt.due_time:
+        schedule = attempt.schedule
+        if self._warnings.first is not None or step >= schedule.due_step or now >= schedule.due_time:
             attempt.boundary(step)
 
     def log(self, metrics: Mapping[str, object], step: int | None = None, *, batch: Any = None) -> None:

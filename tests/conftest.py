@@ -1,7 +1,7 @@
 """What holds for every test: which ones this machine can run, and a loud end when some were not run.
 
-A test that uses the fixture `cluster` needs Slurm; one marked `torch` needs PyTorch. With CI=true in the environment
-a missing need fails the whole run: what is skipped there would never run anywhere.
+A test that uses the fixture `cluster` needs Slurm; one marked `torch` or `wandb` needs that package. With CI=true in
+the environment a missing need fails the whole run: what is skipped there would never run anywhere.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ NEEDS = (
         "on Debian, as root: apt-get install slurm-wlm munge (`make test` as root does it)",
     ),
     Need("torch", "PyTorch", importlib.util.find_spec("torch") is not None, "`make test` installs it into the venv"),
+    Need(
+        "wandb",
+        "wandb",
+        importlib.util.find_spec("wandb") is not None,
+        "pip install 'wandb>=0.28' (`make test` does it)",
+    ),
     Need("gpu", "NVIDIA GPU", Path("/dev/nvidiactl").exists(), "run these on a machine with a GPU", optional=True),
 )
 

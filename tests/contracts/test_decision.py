@@ -21,7 +21,7 @@ def bash(script: str, cwd: Path) -> list[str]:
     """The lines that the runtime's functions print, in one process."""
     assert "decide.sh" in RUNTIME_FILES
     done = subprocess.run(
-        ["bash", "-c", f"{read_runtime()}\n{script}"], cwd=cwd, capture_output=True, text=True, check=True, timeout=60
+        ["bash", "-c", f"{read_runtime()}\n{script}"], cwd=cwd, capture_output=True, text=True, check=True, timeout=90
     )
     return done.stdout.splitlines()
 

@@ -28,7 +28,7 @@ def call(tmp_path):
     def run(*words, code=0):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
         argv = [sys.executable, "-m", "hpc_resume", "checkpoints", *words]
-        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -122,7 +122,7 @@ def test_a_job_says_how_often_and_in_which_format_and_the_ledger_knows_the_loss(
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
     argv = [sys.executable, "-m", "hpc_resume", "run"]
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(call("runs/m-local-1", "--verify", "--json").stdout)
     assert [(row["step"], row["state"], row["backends"]) for row in found["checkpoints"]] == [

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo.py"
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(480)
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_the_demo_interrupts_three_times_and_ends_equal(tmp_path: Path) -> None:
 
 def test_on_a_terminal_it_is_live_and_fits_in_80_columns(tmp_path: Path) -> None:
     terminal = pexpect.spawn(
-        sys.executable, [str(DEMO)], env=environment(tmp_path), cwd=tmp_path, timeout=60, encoding="utf-8", dimensions=(24, 80)
+        sys.executable, [str(DEMO)], env=environment(tmp_path), cwd=tmp_path, timeout=90, encoding="utf-8", dimensions=(24, 80)
     )  # fmt: skip
     terminal.expect(r"attempt 2 .*step \d+/200")
     terminal.expect("4 attempts, 0 steps lost")

@@ -38,14 +38,14 @@ class Copy:
         return process
 
     def call(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        out, err = (process := self.start(*argv)).communicate(timeout=40)
+        out, err = (process := self.start(*argv)).communicate(timeout=90)
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.call(sys.executable, "-m", "hpc_resume", *words)
 
     def wait_for(self, pattern: str) -> Path:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (found := sorted(self.directory.glob(pattern))):
             assert time.monotonic() < deadline, pattern
             time.sleep(0.01)
@@ -59,7 +59,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Copy]:
     for process in copy.started:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
 
 
 @pytest.mark.parametrize("directory", sorted(path.parent.name for path in EXAMPLES.glob("*/job.yaml")))
@@ -93,7 +93,7 @@ def test_sourcing_gives_a_hand_written_script_the_traps_and_the_way_back(copy: C
     launcher = json.loads(copy.wait_for("runs/sourcing-local-1/attempts/0001/attempt.json").read_text())["pid"]
     assert launcher == process.pid  # the hand-written script is the batch shell
     process.send_signal(signal.SIGUSR1)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=90)
     lines = out.splitlines()
     assert process.returncode == 138
     assert (lines[0], lines[-1]) == (

@@ -53,7 +53,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=40,
+            timeout=90,
         )
 
     def answer(self, *words: str, code: int = 0) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Project:
         return self.directory / "runs" / run / "attempts" / f"{number:04d}"
 
     def await_steps(self, attempt: int, run: str = "m-local-1") -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while not (self.attempt(attempt, run) / "metrics.jsonl").exists():
             assert time.monotonic() < deadline, f"attempt {attempt} has not begun"
             time.sleep(0.02)
@@ -86,7 +86,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+            process.wait(60)
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -134,7 +134,7 @@ def test_stop_ends_it_for_good_and_explain_says_by_whom(project: Project) -> Non
     process = project.begin()
     told = project.answer("poke", "m-local-1", "stop")
     assert (told["done"], told["words"]) == (True, "cancelled; stop: cancelled by its owner")
-    assert process.wait(20) == 138
+    assert process.wait(60) == 138
     assert project.answer("status", "m-local-1")["runs"][0]["state"] == "cancelled"
     text = project.cli("explain").stdout
     for words in (
@@ -161,7 +161,7 @@ def test_a_run_without_a_scheduler_saves_and_stops_and_is_not_requeued(project: 
     assert (refused.returncode, "nobody would start it again" in refused.stderr) == (1, True)
     told = project.answer("poke", target, "stop")
     assert (told["done"], "stopped, code 138" in told["words"]) == (True, True)
-    assert process.wait(20) == 138
+    assert process.wait(60) == 138
 
 
 def test_a_save_that_the_disk_refuses_is_said_and_the_training_lives(project: Project) -> None:
@@ -191,7 +191,7 @@ def test_an_end_that_was_asked_for_is_not_forgotten_for_a_save(project: Project)
             assert (done.returncode, "has been asked to stop already" in done.stderr) == (1, True)
     finally:
         os.kill(record["pid"], signal.SIGCONT)
-    assert process.wait(30) == 138
+    assert process.wait(60) == 138
     assert project.answer("explain")["cause"] == "cancelled"
 
 

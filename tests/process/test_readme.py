@@ -19,12 +19,12 @@ def block(language: str, which: int = 0) -> str:
 
 def cli(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "hpc_resume", *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "hpc_resume", *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=90
     )
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 def test_the_first_job_runs(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(block("python").replace("10_000", "20"))
     done = subprocess.run(

@@ -131,7 +131,7 @@ LOADER = "a DataLoader that shuffles (TensorDataset, batches of 2, RandomSampler
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 def test_what_looks_forgotten_is_named_once_and_what_is_there_is_not(start, tmp_path):
     child = start(QUIET + FORGETFUL)
     assert child.code(TORCH_DEADLINE) == 78, child.output
@@ -169,7 +169,7 @@ with hpc_resume.Run() as run:
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 @pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_stateful_loader_sees_every_sample_once_in_the_same_order(start, tmp_path, workers):
@@ -201,7 +201,7 @@ with hpc_resume.Run() as run:
 
 @pytest.mark.gpu
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 def test_random_numbers_on_a_gpu_go_on_where_they_were(start, tmp_path):
     alone, _ = to_the_end(start, QUIET + CUDA, tmp_path, "0", "alone")
     resumed, _ = to_the_end(start, QUIET + CUDA, tmp_path, "2,4")
@@ -221,7 +221,7 @@ Randomness({}).load_state_dict(state)
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 def test_fewer_gpus_than_before_are_said_and_are_no_error(start):
     child = start(SAVED_ON_GPUS, CUDA_VISIBLE_DEVICES="")
     assert child.code(TORCH_DEADLINE) == 0, child.output

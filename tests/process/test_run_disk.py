@@ -54,7 +54,7 @@ def private_tmpfs(script: Path, *arguments: str) -> subprocess.CompletedProcess[
     mount = script.parent / "small"
     mount.mkdir()
     argv = ["unshare", "-m", "sh", "-c", shell, "sh", str(mount), sys.executable, str(script), *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
 
 
 def may_mount() -> bool:
@@ -172,7 +172,7 @@ def test_without_inodes_or_read_only_the_training_goes_on_and_saves_again_later(
         " ls run/checkpoints; cat run/latest"
     )
     argv = ["unshare", "-m", "sh", "-c", shell, "sh", str(mount), sys.executable, str(script), kind]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
     lines = done.stdout.splitlines()
     assert "code 0" in lines, done.stdout + done.stderr
     failed = [line for line in lines if "could not be saved" in line]

@@ -47,7 +47,7 @@ def begin(directory: Path, words: list[str], env: dict[str, str] | None = None) 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=25)
     finally:
         if process.poll() is None:
             process.kill()

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[2] / "examples/torch/train.py"
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 def test_the_example_ends_in_the_same_weights_bit_for_bit(start, tmp_path):
     source = SOURCE.read_text()
     arguments = ("--steps", "40", "--pause", "0.01")

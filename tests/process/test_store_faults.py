@@ -91,7 +91,7 @@ def library(tmp_path_factory) -> Path:
     source = Path(__file__).with_name("faults.c")
     done = subprocess.run(
         [COMPILER, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", built, source, "-ldl"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return built
@@ -104,7 +104,7 @@ def test_no_call_of_a_publish_can_fail_so_that_a_good_checkpoint_is_lost(library
     script.write_text(textwrap.dedent(DRIVER))
     done = subprocess.run(
         [sys.executable, script, tmp_path, placing, fault],
-        env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=55, check=False,
+        env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     calls, lost = int(done.stdout.split()[1]), int(done.stdout.split()[-1])

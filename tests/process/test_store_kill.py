@@ -52,7 +52,7 @@ def publish_until_killed(run: Path, told: mmap.mmap, ready: int) -> None:
         told[:8] = struct.pack("q", step)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 def test_kill_at_a_thousand_random_moments_of_save_publish_and_prune(tmp_path):
     rng, told = random.Random(int(os.environ.get("SEED", "11"))), mmap.mmap(-1, 8)
     newest_before, gained = 0, 0

@@ -150,7 +150,7 @@ EXAMPLE = {
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize(
     "bug", ["nothing", *(pytest.param(bug, marks=pytest.mark.soak) for bug in BUGS if bug in EXAMPLE)]
 )

@@ -79,7 +79,7 @@ def test_a_warned_program_is_asked_heard_and_ended(watch, signum):
     assert process.stdout.readline() == b"terminal True True\n"  # no carriage return, no echo: it is a log
     process.send_signal(signum)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=90)
     assert (process.returncode, out) == (128 + signum, b"saved step 7\n")
     assert b"it has answered after 0." in err
     assert (watch.directory / "state").exists()
@@ -98,7 +98,7 @@ def test_without_an_answer_it_is_ended_all_the_same(watch):
     assert process.stdout.readline()
     began = time.monotonic()
     process.send_signal(signal.SIGUSR1)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 138
     assert time.monotonic() - began < 4
     assert b"no answer in 1" in err
@@ -111,7 +111,7 @@ def test_a_second_signal_ends_the_wait(watch):
     while "asked" not in events(watch.directory):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=90)
     assert process.returncode == 138
 
 
@@ -119,7 +119,7 @@ def test_a_second_signal_ends_the_wait(watch):
 def test_the_programs_own_end_is_its_own(watch, word, code):
     """A pipe is passed on, and its end is the end of the program's input."""
     process = watch(stdin=subprocess.PIPE)
-    out, _ = process.communicate(word, timeout=20)
+    out, _ = process.communicate(word, timeout=90)
     assert process.returncode == code
     assert out.endswith(b"end of input\n") == (word == b"")
 
@@ -135,7 +135,7 @@ def test_a_program_that_is_not_there(tmp_path):
 def test_on_a_terminal_keys_and_window_size_reach_the_program(watch):
     """By way of the verb, as a person types it."""
     words = ["-m", "hpc_resume", "watch", *ASK, "--", sys.executable, "program.py"]
-    terminal = pexpect.spawn(sys.executable, words, cwd=watch.directory, dimensions=(30, 100), timeout=20)
+    terminal = pexpect.spawn(sys.executable, words, cwd=watch.directory, dimensions=(30, 100), timeout=90)
     terminal.expect_exact("terminal True True\r\n")
     terminal.send("hello\r")
     terminal.expect_exact("got hello\r\n")
@@ -169,7 +169,7 @@ def test_a_rendered_job_signals_exactly_the_watch(watch):
     try:
         assert process.stdout.readline() == b"terminal True True\n"
         process.send_signal(signal.SIGUSR1)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     finally:
         if process.poll() is None:
             process.kill()

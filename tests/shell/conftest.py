@@ -58,7 +58,7 @@ def assign(name: str, value: str | int | list[str]) -> str:
     return f"{name}={shlex.quote(str(value))}"
 
 
-def poll(what: Callable[[], Any], seconds: float = 15.0) -> Any:
+def poll(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer of `what`, asked again until the deadline."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):
@@ -103,7 +103,7 @@ class Job:
     def run(self, *, env: dict[str, str] | None = None, argv: list[str] | None = None) -> subprocess.CompletedProcess:
         """Start it and wait for its end."""
         process = self.start(env=env, argv=argv)
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=90)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def file(self, pattern: str) -> Path:

@@ -35,7 +35,7 @@ def test_a_warning_reaches_the_announced_process_as_the_configured_signal(
     process = job.start()
     job.file("*/attempts/0001/pids/*.0.json")
     process.send_signal(number)
-    assert process.wait(20) == 128 + USR1
+    assert process.wait(25) == 128 + USR1
     assert (job.directory / "got").read_text() == str(USR1)
 
 
@@ -48,7 +48,7 @@ def test_another_signal_than_the_first_escalates_and_the_same_again_does_not(job
     process.send_signal(USR1)
     poll(lambda: [e for e in job.events() if e["event"] == "received" and e["count"] == 2])
     process.send_signal(TERM)
-    assert process.wait(20) == 128 + USR1
+    assert process.wait(25) == 128 + USR1
     assert (job.directory / "got").read_text() == f"{USR1} {TERM}"
 
 
@@ -59,7 +59,7 @@ def test_the_wrapper_is_not_signalled_when_the_training_announced_itself(job: Jo
     process = job.start()
     job.file("*/attempts/0001/pids/*.0.json")
     process.send_signal(USR1)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=25)
     assert (out, process.returncode) == ("wrapper saw 138\n", 138)
 
 
@@ -68,7 +68,7 @@ def test_a_plain_program_with_a_handler_is_signalled_at_once_from_our_own_record
     process = job.start()
     poll(lambda: (job.directory / "ready").exists())
     process.send_signal(USR1)
-    assert process.wait(5) == 138
+    assert process.wait(25) == 138
     assert (job.directory / "got").read_text() == "USR1"
 
 
@@ -78,7 +78,7 @@ def test_a_plain_program_under_a_wrapper_gets_the_signal_once_it_has_run_longer_
     job.file("*/attempts/0001/pids/*.child.json")
     assert poll(lambda: _uptime(job) > 1.2)
     process.send_signal(USR1)
-    assert process.wait(5) == 138
+    assert process.wait(25) == 138
     assert not [e for e in job.events() if e["event"] == "terminated"]
 
 
@@ -87,7 +87,7 @@ def test_one_that_gets_ready_late_is_warned_then(job: Job, training: list[str]) 
     process = job.start()
     job.file("*/attempts/0001/pids/*.child.json")
     process.send_signal(USR1)
-    assert process.wait(20) == 138
+    assert process.wait(25) == 138
     assert (job.directory / "got").read_text() == str(USR1)
 
 
@@ -100,7 +100,7 @@ def test_one_that_gets_ready_behind_a_wrapper_that_took_the_signal_is_warned_too
     process.send_signal(USR1)
     poll(lambda: (job.directory / "got").exists())
     assert (job.directory / "got").read_text() == str(USR1)
-    process.wait(20)
+    process.wait(25)
 
 
 def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_children(job: Job) -> None:
@@ -108,7 +108,7 @@ def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_ch
     process = job.start()
     inner = int(poll(lambda: (job.directory / "inner").exists() and (job.directory / "inner").read_text()))
     process.send_signal(USR1)
-    assert process.wait(10) == 128 + TERM
+    assert process.wait(25) == 128 + TERM
     poll(lambda: not _alive(inner))
     gone = next(e["t"] for e in job.events() if e["event"] == "gone")
     received = next(e["t"] for e in job.events() if e["event"] == "received")
@@ -120,7 +120,7 @@ def test_what_was_terminated_is_not_taken_for_finished_behind_a_wrapper_that_end
     process = job.start()
     poll(lambda: (job.directory / "up").exists())
     process.send_signal(USR1)
-    assert process.wait(10) == 128 + TERM
+    assert process.wait(25) == 128 + TERM
     assert not list(job.directory.glob("runs/*/finished.json"))
 
 
@@ -130,7 +130,7 @@ def test_a_warning_before_the_start_starts_nothing_and_can_be_resumed(job: Job) 
     poll(lambda: (job.directory / "in_setup").exists())
     process.send_signal(USR1)
     (job.directory / "go").write_text("")
-    assert process.wait(20) == 138
+    assert process.wait(25) == 138
     assert not (job.directory / "started").exists()
 
 
@@ -140,7 +140,7 @@ def test_the_stagger_ends_at_once_on_a_warning(job: Job) -> None:
     process = job.start(env=env)
     poll(lambda: [e for e in job.events() if e["event"] == "staggered"])
     process.send_signal(USR1)
-    assert process.wait(10) == 138
+    assert process.wait(25) == 138
     assert not (job.directory / "started").exists()
 
 
@@ -177,7 +177,7 @@ def test_a_record_that_does_not_match_signals_nobody(job: Job, tmp_path: Path, s
         assert victim.poll() is None
         path.write_text(json.dumps(record))  # the same record, unspoilt, does signal: the test can fail
         assert job.run().stdout == "0\n"
-        assert victim.wait(5) == -USR1
+        assert victim.wait(25) == -USR1
 
 
 def test_ctrl_c_once_saves_and_stops_and_is_a_cancel(job: Job, training: list[str]) -> None:
@@ -185,7 +185,7 @@ def test_ctrl_c_once_saves_and_stops_and_is_a_cancel(job: Job, training: list[st
     process = job.start()
     job.file("*/attempts/0001/pids/*.0.json")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 138
+    assert process.wait(25) == 138
     assert job.json("*/attempts/0001/exit.json")["cause"] == "cancelled"
 
 
@@ -196,7 +196,7 @@ def test_ctrl_c_twice_stops_hard(job: Job) -> None:
     process.send_signal(signal.SIGINT)
     poll(lambda: [e for e in job.events() if e["event"] == "received"])
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 128 + TERM
+    assert process.wait(25) == 128 + TERM
 
 
 def _alive(pid: int) -> bool:
@@ -227,5 +227,5 @@ def test_a_signal_to_the_whole_group_does_not_end_the_script_by_its_own_arithmet
     process.send_signal(TERM)
     poll(lambda: (job.directory / "asked.config").exists())
     os.killpg(process.pid, TERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=25)
     assert job.json("*/attempts/0001/exit.json")["cause"] == "finished"

@@ -31,6 +31,6 @@ def test_the_end_of_the_training_is_not_lost_between_signals(job: Job, training:
     process = job.start(env={"CODE": "37", "LINGER": "1.5"})  # it outlives the storm: Python's own end has no handlers
     job.file("*/attempts/0001/pids/*.0.json")
     storm(process, every=STORM if trial % 2 else 100)
-    assert process.wait(15) == 37, process.stderr.read()
+    assert process.wait(60) == 37, process.stderr.read()
     assert [event["event"] for event in job.events()].count("gone") == 1
     assert job.json("*/attempts/0001/exit.json")["code"] == 37

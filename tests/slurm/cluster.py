@@ -33,6 +33,7 @@ import cluster_processes as processes
 from cluster_conf import FIRST_NODE, FREEZER, Shape, port_block, shape_here, slurm_conf
 
 T = TypeVar("T")
+PATIENCE = 3  # a slow machine is no failure, and a deadline costs nothing when it is not reached
 
 ACTIVE = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING,REQUEUED,REQUEUE_HOLD,SPECIAL_EXIT,STOPPED"
 # Of a job that a test runs in, or of a person's taste: neither may reach our commands.
@@ -50,7 +51,8 @@ def installed() -> bool:
 
 
 def wait_for(predicate: Callable[[], T], seconds: float, what: str, interval: float = 0.05) -> T:
-    """The first true answer of `predicate`; AssertionError naming `what` and the last answer after `seconds`."""
+    """The first true answer of `predicate`; AssertionError naming `what` and the last answer after PATIENCE * `seconds`."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         answer = predicate()
@@ -183,7 +185,7 @@ class Cluster:
     def _start(self, name: str, *command: str) -> None:
         with (self.directory / "log" / f"{name}.out").open("w+") as out:
             done = subprocess.run(
-                command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=20, check=False
+                command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=90, check=False
             )
             out.seek(0)
             if done.returncode:
@@ -204,7 +206,7 @@ class Cluster:
 
     def _run(self, *command: str, text: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self.env, cwd=cwd, input=text or "", capture_output=True, text=True, timeout=60, check=False
+            command, env=self.env, cwd=cwd, input=text or "", capture_output=True, text=True, timeout=90, check=False
         )
 
     def check(self, *command: str, text: str | None = None, cwd: Path | None = None) -> str:

@@ -73,7 +73,7 @@ def reference(directory: Path) -> str:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME"))}
     env["HPC_RESUME_RUN_DIR"] = str(directory / "run")
     subprocess.run(
-        [sys.executable, jobs.TRAINING, "none"], check=True, cwd=directory, env=env, timeout=60, capture_output=True
+        [sys.executable, jobs.TRAINING, "none"], check=True, cwd=directory, env=env, timeout=90, capture_output=True
     )
     return (directory / "run" / "final.json").read_text()
 

@@ -126,7 +126,7 @@ def test_completions_tell_every_run_of_a_requeued_job(cluster, tmp_path):
 
 @pytest.mark.parametrize("end", ["exit", "Ctrl-D", "hang-up"])
 def test_a_persons_shell_has_a_cluster_that_ends_with_it(end):
-    shell = pexpect.spawn(sys.executable, [module.__file__, "shell"], encoding="utf-8", timeout=20)
+    shell = pexpect.spawn(sys.executable, [module.__file__, "shell"], encoding="utf-8", timeout=90)
     shell.expect(r"other terminals join it with: export SLURM_CONF=(/\S+)\r\n")
     said = shell.match[1]
     shell.expect_exact("ends the cluster and its jobs")

@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster, wait_for
 from test_survival import Project, await_steps, causes, executed, exit_record, preempt
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from cluster import Cluster
 from survival_cells import GRACE, Cell, cells
 from survival_play import play
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
 SEED = 1
 # Not in the sample: launchers that not every machine has, and what waits for half a minute of Slurm's own.

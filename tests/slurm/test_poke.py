@@ -13,7 +13,7 @@ import pytest
 from cluster import Cluster, wait_for
 from test_survival import Project, await_steps, causes, executed, preempt
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class User:
             env=self.cluster.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=90,
             check=False,
         )
 

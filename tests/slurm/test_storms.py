@@ -12,7 +12,7 @@ import pytest
 from cluster import Cluster, wait_for
 from test_survival import Project, await_steps, causes, executed, exit_record, lost
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
 STORM = 1000  # signals, in about a second
 

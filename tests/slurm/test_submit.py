@@ -22,7 +22,7 @@ def cli(cluster, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=90,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout, done.stderr

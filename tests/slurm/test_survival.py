@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cluster import Cluster, wait_for
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
 TRAIN = Path(__file__).with_name("train.py")
 STEP_SECONDS = "0.02"
@@ -48,7 +48,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=90,
         )
 
     def submit(self, steps: int, **keys: Any) -> tuple[str, Path]:
@@ -65,7 +65,7 @@ class Project:
         directory.mkdir()
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME"))}
         env["HPC_RESUME_RUN_DIR"] = str(directory / "run")
-        subprocess.run([sys.executable, TRAIN, str(steps), "0"], check=True, cwd=directory, env=env, timeout=60)
+        subprocess.run([sys.executable, TRAIN, str(steps), "0"], check=True, cwd=directory, env=env, timeout=90)
         return json.loads((directory / "run" / "final.json").read_text())
 
     def words(self, run: Path) -> str:

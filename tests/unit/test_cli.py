@@ -151,6 +151,6 @@ def test_an_interrupt_at_the_terminal_ends_with_130_and_no_traceback(tmp_path):
         (tmp_path / "job.yaml").open("wb"),  # opens when the other side does: it is in the middle of its work
     ):
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=90)
     assert process.returncode == 130
     assert stderr == b""

@@ -18,7 +18,7 @@ TOOLS = {
 }
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("tool", TOOLS)
 def test_rules(tool):
     done = subprocess.run(
@@ -35,7 +35,7 @@ def test_an_import_against_the_rules_is_found(tmp_path, rule):
     line = {"launch_in_run": "import hpc_resume.launch", "yaml_in_run": "import yaml"}[rule]
     (tmp_path / "hpc_resume" / "run" / "records.py").write_text(f"{line}\n")
     done = subprocess.run(
-        [sys.executable, *TOOLS["imports"]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50
+        [sys.executable, *TOOLS["imports"]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "BROKEN" in done.stdout

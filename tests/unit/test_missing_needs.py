@@ -30,7 +30,7 @@ def run_pytest(directory: Path, *, present: bool, ci: str) -> subprocess.Complet
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", str(directory)]
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=50
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=90
     )
 
 

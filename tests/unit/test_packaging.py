@@ -35,7 +35,7 @@ def run(*command, cwd, **environment) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
     return done

@@ -33,7 +33,7 @@ with_options()
 def test_mypy_sees_the_api_as_it_is(tmp_path):
     (tmp_path / "api.py").write_text(textwrap.dedent(API))
     argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "api.py"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
     notes = [line.split("note: ")[1] for line in done.stdout.splitlines() if "note: Revealed" in line]
     types = [note.removeprefix("Revealed type is ").strip('"') for note in notes]
     assert types == ["int", "float | None", "str", "int", "str", "hpc_resume.run.training.Run"], done.stdout

@@ -73,7 +73,7 @@ print("held")
 @pytest.mark.torch
 def test_tensors_of_a_snapshot_are_not_the_trainings(tmp_path):
     argv = [sys.executable, "-c", textwrap.dedent(TORCH)]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
     assert done.stdout == "held\n", done.stderr
 
 

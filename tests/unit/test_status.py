@@ -129,7 +129,7 @@ class Place:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=90,
             check=False,
         )
 
@@ -160,7 +160,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     for process in place.started:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def test_a_local_run_from_running_to_requeued_to_crashed_to_finished(place: Place) -> None:
@@ -201,7 +201,7 @@ def test_a_cancelled_run_and_one_that_ended_without_a_word(place: Place) -> None
     place.wait_for("runs/m-local-1/attempts/0001/control.json")
     assert place.rows()[0]["why"] == "asked to save and stop"
     process.send_signal(signal.SIGINT)
-    process.wait(20)
+    process.wait(60)
     assert place.rows()[0]["state"] == "cancelled"
     attempt = json.loads((place.directory / "runs/m-local-1/attempts/0001/attempt.json").read_text())
     (place.directory / "runs/m-local-1/attempts/0001/exit.json").unlink()
@@ -221,11 +221,11 @@ def test_a_plain_python_run_is_shown_beside_the_jobs(place: Place) -> None:
         "        if step == 2 and len(sys.argv) > 1: raise ValueError('too hot')\n"
     )
     (place.directory / "walk.py").write_text(script)
-    assert place.start(sys.executable, "walk.py", "x").wait(20) == 1
+    assert place.start(sys.executable, "walk.py", "x").wait(60) == 1
     crashed = place.rows("runs")[0]
     assert (crashed["run"], crashed["state"], crashed["scheduler"]) == ("walk/0001", "crashed", "none")
     assert "ValueError: too hot" in crashed["why"]
-    assert place.start(sys.executable, "walk.py").wait(20) == 0
+    assert place.start(sys.executable, "walk.py").wait(60) == 0
     place.write("true")
     assert place.cli("run").returncode == 0
     assert {row["run"]: row["state"] for row in place.rows()} == {"m-local-1": "finished", "walk/0001": "finished"}

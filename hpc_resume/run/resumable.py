@@ -52,13 +52,7 @@ def resumable(
 
     Args:
         function: the training; its first parameter receives the Run.
-        run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
-        every: save every so many steps (100), so often ("15min") or "auto"; what job.yaml says goes before it.
-        keep: checkpoints kept, at least 2; job.yaml's goes before it.
-        keep_every: and each whose step is a multiple of this; job.yaml's goes before it.
-        save_async: a save costs the training a copy in memory, and is written behind; job.yaml's goes before it.
-        fast_dir: a directory of the node (tmpfs, NVMe) that takes a save first; job.yaml's goes before it.
-        backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.
+        run_dir, every, keep, keep_every, save_async, fast_dir, backend: as for `Run`, which is opened with them.
 
     The call returns what the function returns. After a warning it raises Stopped (a SystemExit with 128+signum) at a
     step boundary; a run that is finished already raises AlreadyFinished (a SystemExit with 0) without calling it.

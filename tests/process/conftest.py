@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 20.0  # seconds; a loaded CI machine is slow, a hang is longer
+from .project import Project
+
+DEADLINE = 45.0  # seconds; a loaded CI machine is slow, a hang is longer
 
 
 @dataclass
@@ -148,3 +150,11 @@ def eventually() -> Callable[[Callable[[], object], str], None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A user's project under the local scheduler, all of whose processes are ended."""
+    project = Project(tmp_path)
+    yield project
+    project.end()

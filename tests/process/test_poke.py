@@ -2,98 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-MINIMAL = Path(__file__).parents[2] / "examples" / "minimal"
-
-
-class Project:
-    """A user's directory with examples/minimal in it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.started: list[subprocess.Popen[str]] = []
-        shutil.copy(MINIMAL / "train.py", directory)
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME"))}
-        self.env |= {"STEP_SECONDS": "0.02", "TOTAL_STEPS": "100000"}
-        job = {"name": "m", "command": [sys.executable, "train.py"], "checkpoint": {"every": "1h"}}
-        (directory / "job.yaml").write_text(json.dumps(job))
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Beside the test, ended by it."""
-        process = subprocess.Popen(
-            words, cwd=self.directory, env=self.env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.started.append(process)
-        return process
-
-    def begin(self) -> subprocess.Popen[str]:
-        """`hpc-resume run`, at its steps."""
-        process = self.start(sys.executable, "-m", "hpc_resume", "run")
-        self.await_steps(1)
-        return process
-
-    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "hpc_resume", *words],
-            cwd=self.directory,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
-        )
-
-    def answer(self, *words: str, code: int = 0) -> dict[str, Any]:
-        done = self.cli(*words, "--json")
-        assert done.returncode == code, done.stderr + done.stdout
-        return json.loads(done.stdout)
-
-    def attempt(self, number: int, run: str = "m-local-1") -> Path:
-        return self.directory / "runs" / run / "attempts" / f"{number:04d}"
-
-    def await_steps(self, attempt: int, run: str = "m-local-1") -> None:
-        deadline = time.monotonic() + 90
-        while not (self.attempt(attempt, run) / "metrics.jsonl").exists():
-            assert time.monotonic() < deadline, f"attempt {attempt} has not begun"
-            time.sleep(0.02)
-
-    def events(self, attempt: int, run: str = "m-local-1") -> list[dict[str, Any]]:
-        lines = [
-            line for path in self.attempt(attempt, run).glob("events/*.jsonl") for line in path.read_text().splitlines()
-        ]
-        return sorted((json.loads(line) for line in lines), key=lambda event: event["t"])
+from .project import Project
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    """Ends what it has started: by TERM, which the scheduler hands on, then by KILL."""
-    project = Project(tmp_path)
-    yield project
-    for process in project.started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def project(project: Project) -> Project:
+    """A training that ends only when it is asked to, and saves only then."""
+    project.env["TOTAL_STEPS"] = "100000"
+    project.write(checkpoint={"every": "1h"})
+    return project
+
+
+def begin(project: Project) -> subprocess.Popen[str]:
+    """`hpc-resume run`, at its steps."""
+    process = project.begin(sys.executable, "-m", "hpc_resume", "run")
+    project.await_steps(1)
+    return process
 
 
 def test_save_saves_at_the_next_step_and_the_training_goes_on(project: Project) -> None:
-    process = project.begin()
+    process = begin(project)
     told = project.answer("poke", "m-local-1", "save")
     assert (told["done"], told["attempt"], told["signal"]) == (True, 1, "URG")
     assert told["step"] > 0
@@ -111,7 +47,7 @@ def test_save_saves_at_the_next_step_and_the_training_goes_on(project: Project) 
 
 
 def test_requeue_saves_and_the_scheduler_starts_it_again(project: Project) -> None:
-    project.begin()
+    begin(project)
     told = project.answer("poke", "local-1", "requeue")
     assert told["done"] is True
     assert told["words"].startswith("requeue: within the budgets")
@@ -131,12 +67,12 @@ def test_requeue_saves_and_the_scheduler_starts_it_again(project: Project) -> No
 
 
 def test_stop_ends_it_for_good_and_explain_says_by_whom(project: Project) -> None:
-    process = project.begin()
+    process = begin(project)
     told = project.answer("poke", "m-local-1", "stop")
     assert (told["done"], told["words"]) == (True, "cancelled; stop: cancelled by its owner")
     assert process.wait(60) == 138
     assert project.answer("status", "m-local-1")["runs"][0]["state"] == "cancelled"
-    text = project.cli("explain").stdout
+    text = project.call("explain").stdout
     for words in (
         "m-local-1: cancelled, job local-1",
         "why           cancelled: its owner ended it (attempt 1)",
@@ -148,16 +84,16 @@ def test_stop_ends_it_for_good_and_explain_says_by_whom(project: Project) -> Non
         "total: 0 of 1000 used, 1000 left",
     ):
         assert words in text
-    again = project.cli("poke", "m-local-1", "save")
+    again = project.call("poke", "m-local-1", "save")
     assert (again.returncode, "attempt 1 has ended" in again.stderr) == (1, True)
 
 
 def test_a_run_without_a_scheduler_saves_and_stops_and_is_not_requeued(project: Project) -> None:
-    process = project.start(sys.executable, "train.py")
+    process = project.begin(sys.executable, "train.py")
     project.await_steps(1, "train/0001")
     target = "runs/train/0001"
     assert project.answer("poke", target, "save")["done"] is True
-    refused = project.cli("poke", target, "requeue")
+    refused = project.call("poke", target, "requeue")
     assert (refused.returncode, "nobody would start it again" in refused.stderr) == (1, True)
     told = project.answer("poke", target, "stop")
     assert (told["done"], "stopped, code 138" in told["words"]) == (True, True)
@@ -165,7 +101,7 @@ def test_a_run_without_a_scheduler_saves_and_stops_and_is_not_requeued(project: 
 
 
 def test_a_save_that_the_disk_refuses_is_said_and_the_training_lives(project: Project) -> None:
-    process = project.begin()
+    process = begin(project)
     first = project.answer("poke", "m-local-1", "save")
     checkpoints = project.directory / "runs/m-local-1/checkpoints"
     checkpoints.rename(checkpoints.with_name("elsewhere"))
@@ -181,13 +117,13 @@ def test_a_save_that_the_disk_refuses_is_said_and_the_training_lives(project: Pr
 
 def test_an_end_that_was_asked_for_is_not_forgotten_for_a_save(project: Project) -> None:
     """The training stands still, so that the first wish is still to be served."""
-    process = project.begin()
+    process = begin(project)
     record = json.loads(next(project.attempt(1).glob("pids/*.0.json")).read_text())
     os.kill(record["pid"], signal.SIGSTOP)
     try:
         assert project.answer("poke", "m-local-1", "stop", "--no-wait")["done"] is None
         for weaker in ("save", "requeue"):
-            done = project.cli("poke", "m-local-1", weaker)
+            done = project.call("poke", "m-local-1", weaker)
             assert (done.returncode, "has been asked to stop already" in done.stderr) == (1, True)
     finally:
         os.kill(record["pid"], signal.SIGCONT)
@@ -196,7 +132,7 @@ def test_an_end_that_was_asked_for_is_not_forgotten_for_a_save(project: Project)
 
 
 def test_no_wait_asks_and_leaves(project: Project) -> None:
-    project.begin()
+    begin(project)
     told = project.answer("poke", "m-local-1", "save", "--no-wait")
     assert (told["done"], told["words"]) == (None, "")
     control = json.loads((project.attempt(1) / "control.json").read_text())
@@ -205,7 +141,7 @@ def test_no_wait_asks_and_leaves(project: Project) -> None:
 
 @pytest.mark.parametrize("words", [("nothing-1", "save"), ("m-local-1", "dance"), ("99", "stop")])
 def test_what_cannot_be_poked_is_refused_in_words(project: Project, words: tuple[str, str]) -> None:
-    done = project.cli("poke", *words)
+    done = project.call("poke", *words)
     assert done.returncode in {1, 2}
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -215,7 +151,7 @@ def test_a_crash_is_explained_with_its_own_words(project: Project) -> None:
     (project.directory / "train.py").write_text(
         "import hpc_resume\nwith hpc_resume.Run() as run:\n    raise ValueError('too hot')\n"
     )
-    assert project.cli("run").returncode == 1
+    assert project.call("run").returncode == 1
     found = project.answer("explain")
     assert (found["state"], found["cause"]) == ("crashed", "crash")
     assert "ValueError: too hot" in found["cause_words"]

@@ -22,11 +22,17 @@ with hpc_resume.Run(every=1) as run:
             print("back")
         time.sleep(0.005)
 """
-SAVING = """
+SLOW_SAVER = """
 def save(directory):
     (directory / "state").write_text("x")
     if (directory / "..").resolve().parent.joinpath("slow").exists() or len(sys.argv) > 1:
         print("saving"); time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0); print("saved")
+def load(directory): pass
+with hpc_resume.Run() as run:
+    run.register_io(save=save, load=load)
+    for step in run.steps(100000):
+        time.sleep(0.01)
+        print("step", step)
 """
 
 
@@ -125,18 +131,7 @@ def test_a_second_signal_brings_the_end_nearer(start, walk, launched, eventually
 
 def test_a_save_in_flight_is_waited_for(start, walk, launched):
     """Leaving begins 1.5 s before the end of 4 s; the save that began before it ends after that."""
-    source = (
-        SAVING
-        + """
-def load(directory): pass
-with hpc_resume.Run() as run:
-    run.register_io(save=save, load=load)
-    for step in run.steps(100000):
-        time.sleep(0.01)
-        print("step", step)
-"""
-    )
-    child = start(walk(source), "2.8", **launched(4))
+    child = start(walk(SLOW_SAVER), "2.8", **launched(4))
     child.wait_line("step 3")
     child.signal(signal.SIGUSR1)
     assert child.code() == 138
@@ -145,18 +140,7 @@ with hpc_resume.Run() as run:
 
 
 def test_a_save_that_cannot_end_in_time_does_not_outlast_the_deadline(start, walk, launched):
-    source = (
-        SAVING
-        + """
-def load(directory): pass
-with hpc_resume.Run() as run:
-    run.register_io(save=save, load=load)
-    for step in run.steps(100000):
-        time.sleep(0.01)
-        print("step", step)
-"""
-    )
-    child = start(walk(source), "30", **launched(3))
+    child = start(walk(SLOW_SAVER), "30", **launched(3))
     child.wait_line("step 3")
     began = time.monotonic()
     child.signal(signal.SIGUSR1)

@@ -50,9 +50,7 @@ def resumable(
 ) -> Any:
     """Make `train(run, ...)` a resumable training that is called as `train(...)`.
 
-    Args:
-        function: the training; its first parameter receives the Run.
-        run_dir, every, keep, keep_every, save_async, fast_dir, backend: as for `Run`, which is opened with them.
+    The first parameter of `train` receives the Run; every keyword here is as for `Run`, which is opened with it.
 
     The call returns what the function returns. After a warning it raises Stopped (a SystemExit with 128+signum) at a
     step boundary; a run that is finished already raises AlreadyFinished (a SystemExit with 0) without calling it.

@@ -82,6 +82,8 @@ class Catalogue:
             try:
                 manifest.verify(candidate.directory, candidate.manifest, checksums=checksums)
             except BrokenError as error:
+                if is_gone(candidate.directory):  # its owner has pruned it while it was read
+                    continue
                 self.void.add(candidate.directory.name)
                 skipped.append((candidate.step, Skipped(candidate.directory, str(error), error.lasting)))
                 continue
@@ -119,7 +121,7 @@ class Catalogue:
             try:
                 found.append(self._examine(step, directory, fences))
             except BrokenError as error:
-                if os.path.lexists(directory) and uncommitted_by(directory) is None:
+                if not is_gone(directory):
                     self.void.add(directory.name)
                     skipped.append((step, Skipped(directory, str(error), error.lasting)))
         return found, skipped
@@ -154,6 +156,28 @@ class Catalogue:
         """Raises RunStateError when the directory is a link: it would lead out of the run directory."""
         if self._root.is_symlink():
             raise RunStateError(f"{self._root} is a link; move the checkpoints into the run directory itself")
+
+
+def half_done(directory: Path) -> int | None:
+    """The generation that is writing or removing `directory` in place; None where it is, or once was, a checkpoint."""
+    writer = uncommitted_by(directory)
+    return None if writer is None or _is_committed(directory) else writer
+
+
+def is_gone(directory: Path) -> bool:
+    """Whether nothing is there that anybody would take for a checkpoint: no reason to call it broken."""
+    return not os.path.lexists(directory) or half_done(directory) is not None
+
+
+def _is_committed(directory: Path) -> bool:
+    """Whether its manifest is whole; also where that cannot be found out now, or a newer hpc_resume wrote it."""
+    try:
+        manifest.read(directory)
+    except BrokenError as error:
+        return not error.lasting
+    except RunStateError:
+        return True
+    return True
 
 
 def _in_order(skipped: list[tuple[int, Skipped]]) -> tuple[Skipped, ...]:

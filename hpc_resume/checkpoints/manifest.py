@@ -99,7 +99,7 @@ def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -
     """
     paths: list[Path] = []
     parents: list[Path] = []
-    for parent, names, files in os.walk(directory, topdown=False):
+    for parent, names, files in os.walk(directory, topdown=False, onerror=_raise):
         paths += [Path(parent, name) for name in files]
         parents.append(Path(parent))
         if any(Path(parent, name).is_symlink() for name in names):
@@ -181,6 +181,11 @@ def _parse(record: Mapping[str, object]) -> Manifest:
         if not parts or file.path.startswith("/") or ".." in parts:
             raise BrokenError(f"{MANIFEST_FILE}: {file.path!r} is outside the checkpoint")
     return Manifest(step, attempt, created, components, files, generation, world_size)
+
+
+def _raise(error: OSError) -> None:
+    """os.walk would pass over a directory that it cannot read: its files would be published without a sum."""
+    raise error
 
 
 def _size(directory: Path, relative: str) -> int:

@@ -162,13 +162,13 @@ Placing = ByRename | ByManifest
 
 
 def uncommitted_by(directory: Path) -> int | None:
-    """The generation that is writing, or removing, `directory` in place; None where there is no such mark.
+    """The generation that is writing, or removing, `directory` in place; None where no such mark can be seen.
 
     0 for an empty directory: its writer ended before it could mark it, or after it had removed the mark.
     """
     try:
         names = [path.name for path in directory.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
     found = (layout.parse_uncommitted(name) for name in names)
     return next((generation for generation in found if generation is not None), None if names else 0)

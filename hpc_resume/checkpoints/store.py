@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints import Component, layout, manifest
-from hpc_resume.checkpoints.catalogue import Catalogue, Loaded, Published, Skipped
+from hpc_resume.checkpoints.catalogue import Catalogue, Loaded, Published, Skipped, half_done
 from hpc_resume.checkpoints.drafts import Draft
 from hpc_resume.checkpoints.generations import Generations
+from hpc_resume.checkpoints.latest import Latest
 from hpc_resume.checkpoints.manifest import BrokenError, Manifest
-from hpc_resume.checkpoints.placing import ByManifest, ByRename, Placing, probe, uncommitted_by
+from hpc_resume.checkpoints.placing import ByManifest, ByRename, Placing, probe
 from hpc_resume.checkpoints.refusals import explain
 from hpc_resume.checkpoints.retention import Retention
 from hpc_resume.contract import LEASE_DIR
-from hpc_resume.durable import DIR_MODE, write_atomic, write_new
+from hpc_resume.durable import DIR_MODE, write_new
 from hpc_resume.errors import CheckpointError, RunHeldError, RunStateError
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ class Store:
         durable: bool = True,
     ) -> None:
         self._root = root
-        self._latest = latest
         self._attempt = attempt
         self._retention = Retention(keep, keep_every)
         self._generation = generation
@@ -84,6 +84,7 @@ class Store:
         self._placing: Placing | None = None
         self._wrecks: list[Path] = []  # of drafts that could not be removed
         self._catalogue = Catalogue(root, self._log)
+        self._latest = Latest(latest, self._catalogue)
 
     def load(self, *, checksums: bool = True) -> Loaded:
         """The newest checkpoint that counts and verifies; see Catalogue.load. Nothing is changed."""
@@ -175,9 +176,7 @@ class Store:
             self._placing.commit(draft.directory, final, made.encode())
         self._catalogue.verified.add(final.name)
         self._catalogue.void.discard(final.name)
-        self._check_generation()
-        warnings = [*self._point_latest(draft.step), *self._prune(draft.step)]
-        return Receipt(Published(draft.step, final, made), tuple(warnings))
+        return Receipt(Published(draft.step, final, made), tuple(self._follow_up(draft.step)))
 
     def abandon(self, draft: Draft) -> None:
         """Leave nothing of `draft`, as far as the disk allows; the next `begin` tries again."""
@@ -187,7 +186,7 @@ class Store:
 
     def point_latest(self, step: int) -> tuple[str, ...]:
         """Make `latest` say `step`; what went wrong, if anything did."""
-        return tuple(self._point_latest(step))
+        return tuple(self._latest.point(step, self._check_generation))
 
     def clear_leftovers(self, is_dead: Callable[[int, Path], bool] = lambda _generation, _path: True) -> None:
         """Remove what dead writers left half-written or half-removed; `is_dead` judges a generation.
@@ -197,8 +196,8 @@ class Store:
         for name in self._catalogue.names():
             path = self._root / name
             writer = layout.leftover_generation(name)
-            if writer is None and layout.parse_step(name) is not None and not _is_committed(path):
-                writer = uncommitted_by(path)
+            if writer is None and layout.parse_step(name) is not None:
+                writer = half_done(path)
             if writer is not None and is_dead(writer, path):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -212,7 +211,7 @@ class Store:
         """Free the final name: who is there did not verify, or is void, or this step would not be saved again."""
         final = self._root / layout.step_name(step)
         while os.path.lexists(final):
-            if uncommitted_by(final) is not None and not _is_committed(final):
+            if half_done(final) is not None:
                 shutil.rmtree(final)
                 continue
             aside = self._aside(step, final)
@@ -232,20 +231,13 @@ class Store:
                     raise
             number += 1
 
-    def _point_latest(self, step: int) -> list[str]:
-        if self._latest is None:
-            return []
+    def _follow_up(self, step: int) -> list[str]:
+        """`latest`, and the older ones: a disk that fails now is a warning, since `step` itself is published."""
         try:
-            write_atomic(self._latest, f"{layout.step_name(step)}\n".encode())
             self._check_generation()
+            return [*self._latest.point(step, self._check_generation), *self._prune(step)]
         except OSError as error:
-            return [f"{self._latest}: {error.strerror or error}; the checkpoint itself is published"]
-        except RunHeldError:
-            # Stopped between the look and the write: what our successor had written there is put back.
-            newest = max(self._catalogue.survey()[0], key=lambda published: published.rank)
-            write_atomic(self._latest, f"{newest.directory.name}\n".encode())
-            raise
-        return []
+            return [f"{explain(error, self._root)}; step {step} is published, older ones stay until the next save"]
 
     def _prune(self, newest: int) -> list[str]:
         """Remove what need not stay. The two newest that count have been written by us, or read in full."""
@@ -282,14 +274,6 @@ class Store:
 
     def _refused(self, error: OSError) -> CheckpointError:
         return CheckpointError(explain(error, self._root))
-
-
-def _is_committed(directory: Path) -> bool:
-    try:
-        manifest.read(directory)
-    except (BrokenError, RunStateError):
-        return False
-    return True
 
 
 def _generation_of(directory: Path) -> int:

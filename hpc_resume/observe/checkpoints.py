@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hpc_resume.checkpoints import layout, manifest
-from hpc_resume.checkpoints.catalogue import Catalogue, Published, Skipped
+from hpc_resume.checkpoints.catalogue import Catalogue, Published, Skipped, is_gone
 from hpc_resume.checkpoints.generations import Generations
 from hpc_resume.checkpoints.manifest import BrokenError
 from hpc_resume.checkpoints.placing import ByManifest, ByRename, probe
@@ -49,7 +49,8 @@ def listing(run: RunDir, *, verify: bool) -> tuple[Row, ...]:
     Raises RunStateError when a newer hpc_resume wrote one.
     """
     latest = run.latest_step()
-    rows = [_row(run, item, latest, verify=verify) for item in _catalogue(run).listing()]
+    found = (_row(run, item, latest, verify=verify) for item in _catalogue(run).listing())
+    rows = [row for row in found if row is not None]
     rows += [_aside(run, name) for name in _names(run) if ".broken-" in name]
     return tuple(sorted(rows, key=lambda row: row.step, reverse=True))
 
@@ -113,12 +114,15 @@ def _held(run: RunDir) -> Iterator[None]:
         lease.release()
 
 
-def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: bool) -> Row:
+def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: bool) -> Row | None:
+    """None for one that was pruned while it was read."""
     if isinstance(item, Skipped):
         return _broken(item.step, item.directory, item.reason, BROKEN if item.lasting else UNREADABLE)
     try:
         manifest.verify(item.directory, item.manifest, checksums=verify)
     except BrokenError as error:
+        if is_gone(item.directory):
+            return None
         return _broken(item.step, item.directory, str(error), BROKEN if error.lasting else UNREADABLE)
     return Row(
         item.step,

@@ -1,4 +1,4 @@
-"""Every call of a publish, of a prune and of their clean-up fails once, in each way, or is the last of its process."""
+"""Each call of a publish, a prune and their clean-up that reaches the disk fails once, in each way, or is the last."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+FAULTS = ("KILL", "EIO", "ENOSPC", "EDQUOT", "EROFS")
 COMPILER = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 DRIVER = """
@@ -22,6 +23,7 @@ from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError
 
 base, placing, name = Path(sys.argv[1]), {"rename": ByRename, "manifest": ByManifest}[sys.argv[2]], sys.argv[3]
+adopts = sys.argv[4] == "adopt"
 number = 0 if name == "KILL" else getattr(errno, name)
 sticky = name in ("ENOSPC", "EDQUOT", "EROFS")  # what goes on until somebody does something
 faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
@@ -44,6 +46,7 @@ origin.mkdir()
 for step in (1, 2):
     publish(store(origin, 1), step)
 
+source = publish(Store(base / "fast", None, attempt=1, keep=1), 3).published
 call, lost = 0, 0
 while True:
     directory = base / str(call)
@@ -54,7 +57,7 @@ while True:
         faults.fault_arm(call, number, sticky)
         code = 7
         try:
-            publish(made, 3)
+            made.adopt(source) if adopts else publish(made, 3)
             code = 0
         except CheckpointError as error:
             assert "below" in str(error), error
@@ -68,6 +71,7 @@ while True:
     state = State(0)
     StateComponent(state).load(loaded.newest.directory, "state", "json")
     assert state.step == loaded.newest.step
+    assert {file.path for file in loaded.newest.manifest.files} == {"state.json", "more.json"}, call
     lost += loaded.newest.step == 2
     after.clear_leftovers()
     receipt = publish(after, 4)
@@ -97,16 +101,21 @@ def library(tmp_path_factory) -> Path:
     return built
 
 
-@pytest.mark.parametrize("placing", ["rename", "manifest"])
-@pytest.mark.parametrize("fault", ["KILL", "EIO", "ENOSPC", "EDQUOT", "EROFS"])
-def test_no_call_of_a_publish_can_fail_so_that_a_good_checkpoint_is_lost(library, tmp_path, placing, fault):
+@pytest.mark.parametrize(
+    ("what", "placing", "fault"),
+    [
+        *(("publish", how, fault) for how in ("rename", "manifest") for fault in FAULTS),
+        *(("adopt", "rename", fault) for fault in ("KILL", "EIO", "ENOSPC")),
+    ],
+)
+def test_no_call_of_a_publish_can_fail_so_that_a_good_checkpoint_is_lost(library, tmp_path, what, placing, fault):
     script = tmp_path / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
     done = subprocess.run(
-        [sys.executable, script, tmp_path, placing, fault],
+        [sys.executable, script, tmp_path, placing, fault, what],
         env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     calls, lost = int(done.stdout.split()[1]), int(done.stdout.split()[-1])
-    assert calls > 30, "the faults did not reach the calls"
+    assert calls > 50, "the faults did not reach the calls"
     assert 15 < lost < calls, "no call before the commit, or none after it, was hit"

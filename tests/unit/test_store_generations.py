@@ -10,12 +10,14 @@ import threading
 
 import pytest
 
-from hpc_resume.checkpoints import placing
+from hpc_resume.checkpoints import manifest, placing
 from hpc_resume.checkpoints.generations import Fences, Generations
 from hpc_resume.checkpoints.placing import ByManifest, ByRename, probe
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, RunHeldError
+from hpc_resume.observe.checkpoints import listing
+from hpc_resume.run.rundir import RunDir
 
 
 class State:
@@ -150,6 +152,48 @@ def test_a_rename_that_was_stopped_for_an_hour_is_never_loaded(tmp_path, take_ov
     assert manifest["generation"] == 3
 
 
+def test_latest_names_nothing_where_nothing_counts_any_more(tmp_path, take_over, monkeypatch):
+    old = take_over()
+
+    def resume():
+        (tmp_path / "checkpoints" / "step-00000100" / "state.json").unlink()
+        (tmp_path / "checkpoints" / "step-00000100" / "manifest.json").unlink()
+        take_over()
+
+    monkeypatch.setattr(old._latest, "point", stopping(old._latest.point, resume))
+    with pytest.raises(RunHeldError):
+        publish(old, 100)
+    assert not (tmp_path / "latest").exists()
+
+
+def stopping(point, resume):
+    """`latest` is pointed by who was stopped right before it, while `resume` happened."""
+
+    def late(*arguments):
+        resume()
+        return point(*arguments)
+
+    return late
+
+
+def test_what_its_owner_prunes_while_it_is_read_is_not_called_broken(tmp_path, take_over, monkeypatch):
+    store = take_over()
+    for step in (1, 2):
+        publish(store, step)
+    whole = manifest.verify
+
+    def slow(directory, *arguments, **more):
+        if directory.name == "step-00000002":
+            shutil.rmtree(directory)
+        whole(directory, *arguments, **more)
+
+    monkeypatch.setattr(manifest, "verify", slow)
+    loaded = reader(tmp_path).load()
+    assert (loaded.newest.step, loaded.skipped) == (1, ())
+    publish(store, 2)
+    assert [row.step for row in listing(RunDir(tmp_path), verify=True)] == [1]
+
+
 def test_a_successors_checkpoint_of_the_same_step_is_not_replaced(tmp_path, take_over, monkeypatch):
     old = take_over()
     publish(old, 100)
@@ -167,7 +211,7 @@ def test_a_prune_that_was_stopped_for_an_hour_removes_nothing_more(tmp_path, tak
     old = take_over()
     for step in (100, 200):
         publish(old, step)
-    monkeypatch.setattr(old, "_point_latest", lambda _step: [take_over(), []][1])
+    monkeypatch.setattr(old._latest, "point", lambda *_arguments: [take_over(), []][1])
     with pytest.raises(RunHeldError):
         publish(old, 300)
     assert "step-00000100" in names(tmp_path)

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -55,6 +56,22 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_plain(path: Path, most: int = -1) -> bytes:
+    """What is in `path`, up to `most` bytes (-1: all). Raises OSError: ELOOP for what is no plain file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ELOOP, "not a plain file", str(path))
+        return stream.read(most)
+
+
+def make_directory(path: Path) -> None:
+    """Create `path`, mode 0700, unless it is there. Raises OSError: NotADirectoryError where it is a link."""
+    path.mkdir(DIR_MODE, exist_ok=True)
+    if path.is_symlink():  # it would lead out of the run directory
+        raise NotADirectoryError(errno.ENOTDIR, "is a link", str(path))
 
 
 def sync_directory(path: Path) -> None:

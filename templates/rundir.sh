@@ -51,8 +51,8 @@ hr::enter() {
     hr::say "cannot make the run directory $HR_DIRECTORY: set run_dir in job.yaml to a directory you can write"
     return 78
   fi
-  if [[ -L $HR_DIRECTORY || ! -O $HR_DIRECTORY ]]; then
-    hr::say "$HR_DIRECTORY is a link or belongs to somebody else: refused"
+  if [[ -L $HR_DIRECTORY || -L $HR_DIRECTORY/attempts || ! -O $HR_DIRECTORY ]]; then
+    hr::say "$HR_DIRECTORY, or attempts in it, is a link or belongs to somebody else: refused"
     return 78
   fi
   [[ -e $HR_DIRECTORY/finished.json ]] && return 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume.contract import FORMAT_VERSION
-from hpc_resume.durable import DIR_MODE, sync_directory, write_json, write_new
+from hpc_resume.durable import make_directory, read_plain, sync_directory, write_json, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Generations:
 
     def claim(self, owner: Mapping[str, object]) -> int:
         """Take the next number; `owner` says who, for people and for `owner()`. Raises OSError."""
-        self._directory.mkdir(DIR_MODE, exist_ok=True)
+        make_directory(self._directory)
         while True:
             number = self.highest() + 1
             record = {"version": FORMAT_VERSION, "generation": number, **owner}
@@ -86,14 +86,14 @@ class Generations:
         for name in sorted(self._names(), reverse=True):
             if _BASE.fullmatch(name):
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                    bases = json.loads((self._directory / name).read_bytes())["bases"]
+                    bases = json.loads(read_plain(self._directory / name))["bases"]
                     return Fences({int(number): int(step) for number, step in bases.items()})
         return Fences()
 
     def owner(self, number: int) -> Mapping[str, object]:
         """What `claim` was told; empty when it is gone or garbled."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return dict(json.loads(self._path(number).read_bytes()))
+            return dict(json.loads(read_plain(self._path(number))))
         return {}
 
     def _create(self, number: int, data: bytes) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from hpc_resume.checkpoints import layout
 from hpc_resume.checkpoints.sums import Sum, sum_files
 from hpc_resume.contract import FORMAT_VERSION, MANIFEST_FILE, VERSION
-from hpc_resume.durable import sync_directory
+from hpc_resume.durable import read_plain, sync_directory
 from hpc_resume.errors import CheckpointError, RunStateError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MANIFEST_LIMIT: Final = 64 << 20  # bytes; a manifest beyond that is not ours
 _SEAL: Final = b', "sum": "'
-_NO_FOLLOW: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +199,7 @@ def _size(directory: Path, relative: str) -> int:
 
 
 def _read_small(path: Path) -> bytes:
-    descriptor = os.open(path, _NO_FOLLOW)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("not a plain file")
-        data = stream.read(_MANIFEST_LIMIT + 1)
+    data = read_plain(path, _MANIFEST_LIMIT + 1)
     if len(data) > _MANIFEST_LIMIT:
         raise ValueError("too large")
     return data

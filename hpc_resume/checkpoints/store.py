@@ -87,8 +87,14 @@ class Store:
         self._latest = Latest(latest, self._catalogue)
 
     def load(self, *, checksums: bool = True) -> Loaded:
-        """The newest checkpoint that counts and verifies; see Catalogue.load. Nothing is changed."""
-        return self._catalogue.load(checksums=checksums)
+        """The newest checkpoint that counts and verifies; see Catalogue.load. Nothing is changed.
+
+        Raises RunStateError as that does, CheckpointError when the disk does not tell what there is.
+        """
+        try:
+            return self._catalogue.load(checksums=checksums)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def set_aside(self, skipped: Skipped) -> Path | None:
         """Rename what Loaded.skipped names and put the reason into it, as broken.txt; its new place, None if it stays.
@@ -103,6 +109,8 @@ class Store:
             place = self._aside(step, skipped.directory)
         except OSError:
             return None
+        if place.is_symlink():  # the reason would go to where it leads
+            return place
         with contextlib.suppress(OSError):  # the run says it too
             write_new(place / layout.REASON_FILE, f"{skipped.reason}\n".encode())
         return place
@@ -193,7 +201,10 @@ class Store:
 
         To be called before the first publish. Without `is_dead` all of them: for who knows that nobody else writes.
         """
-        for name in self._catalogue.names():
+        names: list[str] = []
+        with contextlib.suppress(OSError):  # the load after it says so
+            names = self._catalogue.names()
+        for name in names:
             path = self._root / name
             writer = layout.leftover_generation(name)
             if writer is None and layout.parse_step(name) is not None:

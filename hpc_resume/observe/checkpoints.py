@@ -17,6 +17,7 @@ from hpc_resume.checkpoints.manifest import BrokenError
 from hpc_resume.checkpoints.placing import ByManifest, ByRename, probe
 from hpc_resume.checkpoints.retention import Retention
 from hpc_resume.contract import LEASE_DIR
+from hpc_resume.durable import read_plain
 from hpc_resume.errors import RunHeldError, RunStateError, UsageError
 from hpc_resume.run import lease as leases
 from hpc_resume.run.rundir import RunDir
@@ -58,13 +59,15 @@ def listing(run: RunDir, *, verify: bool) -> tuple[Row, ...]:
 def prune(run: RunDir, keep: int) -> tuple[Row, ...]:
     """Remove all but the newest `keep` that verify, and what is broken; those that were removed.
 
-    Raises RunHeldError while a process is at work on the run; UsageError for fewer than two; RunStateError when a
-    removal fails, or when nothing whole would be left.
+    Nothing is removed where nothing verifies. Raises RunHeldError while a process is at work on the run; UsageError
+    for fewer than two; RunStateError when a removal fails, or when the run is somebody else's.
     """
     if keep < _FEWEST:
         raise UsageError(
             f"--prune {keep}: at least {_FEWEST}, since the newest may turn out to be unreadable elsewhere"
         )
+    if (owner := run.path.stat().st_uid) != os.geteuid():
+        raise RunStateError(f"{run.path} belongs to user id {owner}, this is {os.geteuid()}: only its owner prunes it")
     with _held(run):
         rows = listing(run, verify=True)
         sound = [row for row in rows if row.state == VERIFIED]
@@ -83,8 +86,10 @@ def prune(run: RunDir, keep: int) -> tuple[Row, ...]:
 
 def _remove(placing: ByRename | ByManifest, row: Row) -> None:
     path = Path(row.path)
-    if layout.parse_step(path.name) is None:  # set aside: nobody takes it for a checkpoint any more
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    elif layout.parse_step(path.name) is None:  # set aside: nobody takes it for a checkpoint any more
+        shutil.rmtree(path)
     else:
         placing.remove(row.step, path)
 
@@ -143,11 +148,13 @@ def _broken(step: int, directory: Path, reason: str, state: str = BROKEN) -> Row
 def _aside(run: RunDir, name: str) -> Row:
     """One that a start has set aside, with the reason that it left."""
     directory = run.checkpoints_dir / name
+    step = layout.parse_step(name.partition(".")[0]) or 0
+    if directory.is_symlink():
+        return _broken(step, directory, "a link, set aside")
     try:
-        reason = (directory / layout.REASON_FILE).read_text(encoding="utf-8", errors="replace").strip()
+        reason = read_plain(directory / layout.REASON_FILE).decode("utf-8", "replace").strip()
     except OSError:
         reason = "set aside"
-    step = layout.parse_step(name.partition(".")[0]) or 0
     return _broken(step, directory, reason)
 
 
@@ -174,6 +181,8 @@ def _changed(directory: Path) -> float | None:
 
 
 def _size(directory: Path) -> int:
+    if directory.is_symlink():
+        return 0
     return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.contract import CHECKPOINTS_DIR, FORMAT_VERSION
-from hpc_resume.durable import DIR_MODE, write_json
+from hpc_resume.durable import DIR_MODE, read_plain, write_json
 from hpc_resume.errors import RunStateError
 from hpc_resume.run.events import say
 from hpc_resume.run.process import boot_id, host_name
@@ -84,7 +84,7 @@ def _check_owner(directory: Path) -> None:
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_plain(path))
     except (OSError, ValueError):
         return None
 

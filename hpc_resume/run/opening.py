@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume import contract
-from hpc_resume.durable import DIR_MODE, TEMPORARY_MARK, write_json
+from hpc_resume.durable import DIR_MODE, TEMPORARY_MARK, make_directory, write_json
 from hpc_resume.errors import ConfigError, RunHeldError, RunStateError, UsageError
 from hpc_resume.run import lease as leases
 from hpc_resume.run.ending import AlreadyFinished
@@ -74,6 +74,7 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
     attempt = environment.attempt or 1
     attempt_dir = AttemptDir(environment.attempt_dir) if environment.attempt_dir else run_dir.attempt(attempt)
     try:
+        _check_owner(directory)
         _make_attempt_directories(attempt_dir)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -165,7 +166,7 @@ def _launcher_ns(attempt_dir: AttemptDir) -> int:
 
 def _make_attempt_directories(attempt_dir: AttemptDir) -> None:
     for directory in (attempt_dir.path.parent, attempt_dir.path, attempt_dir.pids_dir, attempt_dir.events_dir):
-        directory.mkdir(DIR_MODE, exist_ok=True)
+        make_directory(directory)
 
 
 def _keep_the_books(environment: Environment, run_dir: RunDir, attempt_dir: AttemptDir, number: int) -> None:
@@ -256,7 +257,8 @@ def _holder(run_dir: RunDir, own: int | None) -> str:
 
 def _unusable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"run directory {path}: {error.strerror or error}; set {contract.ENV_RUN_DIR} to a directory that you can write"
+        f"run directory {error.filename or path}: {error.strerror or error};"
+        f" set {contract.ENV_RUN_DIR} to a directory that you can write"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpc_resume.contract import FORMAT_VERSION, VERSION
+from hpc_resume.durable import read_plain
 from hpc_resume.errors import RunStateError
 from hpc_resume.run.process import Identity
 
@@ -153,7 +154,7 @@ def read_fields(path: Path) -> Fields | None:
     Raises RunStateError when it is no JSON object, or of a newer version.
     """
     try:
-        text = path.read_bytes()
+        text = read_plain(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from hpc_resume import contract
 from hpc_resume.checkpoints.layout import parse_step, step_name
+from hpc_resume.durable import read_plain
 from hpc_resume.run import records
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class AttemptDir:
         """Those of all writers, by time; half-written last lines are left out."""
         found: list[Event] = []
         for path in _files(self.events_dir, ".jsonl"):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read_plain(path).decode("utf-8", "replace").splitlines()
             found.extend(event for line in lines if (event := records.parse_event(line)) is not None)
         return tuple(sorted(found, key=lambda event: event.t))
 
@@ -189,9 +190,10 @@ class RunDir:
         return AttemptDir(self.attempts_dir / f"{number:0{contract.ATTEMPT_DIGITS}d}")
 
     def attempts(self) -> tuple[AttemptDir, ...]:
-        """Oldest first."""
+        """Oldest first; a link is none."""
         found = (AttemptDir(self.attempts_dir / name) for name in _names(self.attempts_dir))
-        return tuple(sorted((a for a in found if a.number), key=lambda attempt: attempt.number))
+        ours = (attempt for attempt in found if attempt.number and not attempt.path.is_symlink())
+        return tuple(sorted(ours, key=lambda attempt: attempt.number))
 
     def newest_attempt(self) -> AttemptDir | None:
         """The last one that was started, None before the first."""
@@ -209,7 +211,7 @@ class RunDir:
     def latest_step(self) -> int | None:
         """The step that `latest` names; None before the first checkpoint."""
         try:
-            return parse_step(self.latest_file.read_text(encoding="utf-8", errors="replace").strip())
+            return parse_step(read_plain(self.latest_file).decode("utf-8", "replace").strip())
         except OSError:
             return None
 

@@ -188,10 +188,11 @@ def test_an_unwritable_run_dir_is_said_and_never_requeued(job: Job) -> None:
     assert "run_dir in job.yaml" in done.stderr
 
 
-def test_a_run_directory_that_is_a_link_is_refused(job: Job) -> None:
-    (job.directory / "runs").mkdir()
+@pytest.mark.parametrize("name", ["runs/k", "runs/k/attempts"])
+def test_a_run_directory_that_is_a_link_is_refused(job: Job, name: str) -> None:
+    (job.directory / name).parent.mkdir(parents=True)
     (job.directory / "elsewhere").mkdir()
-    (job.directory / "runs/k").symlink_to("../elsewhere")
+    (job.directory / name).symlink_to(job.directory / "elsewhere")
     job.write(HR_RUN_KEY="k", HR_COMMAND=["echo", "ran"])
     done = job.run()
     assert (done.returncode, done.stdout) == (78, "")

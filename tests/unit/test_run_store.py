@@ -203,6 +203,19 @@ def test_a_disk_that_refuses_is_said_in_its_words(tmp_path):
         publish(store, 1)
 
 
+def test_a_disk_that_does_not_tell_what_there_is_ends_a_start_in_words(store, root, monkeypatch):
+    publish(store, 1)
+
+    def failing(_directory):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.listdir", failing)
+    reader = again(root)
+    reader.clear_leftovers()
+    with pytest.raises(CheckpointError, match="Input/output error below .*: the disk or its network failed"):
+        reader.load()
+
+
 def test_names_of_steps_and_of_what_is_none():
     assert layout.step_name(1200) == "step-00001200"
     assert layout.step_name(1234567890) == "step-1234567890"

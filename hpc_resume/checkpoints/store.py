@@ -94,7 +94,9 @@ class Store:
         try:
             return self._catalogue.load(checksums=checksums)
         except OSError as error:
-            raise self._refused(error) from error
+            raise CheckpointError(
+                f"{self._root}: {error.strerror or error}; nothing was changed: start again when it can be read"
+            ) from error
 
     def set_aside(self, skipped: Skipped) -> Path | None:
         """Rename what Loaded.skipped names and put the reason into it, as broken.txt; its new place, None if it stays.

@@ -35,6 +35,9 @@ class _Kind:
 
 _RELEASE: Final = "scontrol release {job}"
 _SHOW: Final = "scontrol show job {job}"
+# Not `now`: a job that starts within the second in which its last attempt ended is refused by the node ("Job credential
+# revoked") and ends as FAILED 1:0 for good (22.05, measured).
+_START: Final = "scontrol update JobId={job} StartTime=now+2"
 _LOGS: Final = "the node's slurmd could not start it (its log, or your site's support, says why)"
 
 # Without spaces and underscores, in lower case: Slurm has both spellings.
@@ -48,7 +51,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         f"held after too many failed launches (SchedulerParameters max_batch_requeue): {_LOGS}", _RELEASE, held=True
     ),
     "repeatedrequeuefailures": _Kind(f"held after too many failed launches: {_LOGS}", _RELEASE, held=True),
-    "begintime": _Kind("its begin time has not come", "scontrol update JobId={job} StartTime=now"),
+    "begintime": _Kind("its begin time has not come", _START),
     "dependency": _Kind("waits for another job to end", "scontrol update JobId={job} Dependency="),
     "dependencyneversatisfied": _Kind(
         "waits for a job that cannot end as it must: it never starts",
@@ -115,7 +118,7 @@ def _until(job: JobState) -> Waiting:
     """A requeued job waits for about two minutes (measured); a back-off of ours is a begin time, too."""
     until = time.strftime("%H:%M:%S", time.localtime(job.start_time)) if job.start_time else "its begin time"
     words = f"Slurm holds a requeued job back until {until}" if job.restarts else f"it may not begin before {until}"
-    return Waiting(job.reason, words, f"scontrol update JobId={job.job_id} StartTime=now")
+    return Waiting(job.reason, words, _START.format(job=job.job_id))
 
 
 def launches(job: JobState, limit: int | None) -> str:

@@ -94,7 +94,8 @@ def test_a_crash_loop_backs_off_and_ends_at_its_budget(project: Project) -> None
     wait_for(lambda: len(causes(run)) == 2 and causes(run)[1], 60, "the second crash")
     held_back = wait_for(lambda: _start(cluster, job) > time.time() + 15 and cluster.show(job), 20, "the back-off")
     assert held_back["JobState"] == "PENDING"
-    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now")
+    # As `status` says it. Within the second in which the last attempt ended the node would refuse the start.
+    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now+2")
     state = cluster.wait_state(job, "FAILED", seconds=60)
     assert state["ExitCode"] == "9:0"
     assert causes(run) == ["crash"] * 3

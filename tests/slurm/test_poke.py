@@ -46,7 +46,7 @@ def test_save_then_requeue_then_stop_of_one_job(project: Project) -> None:
     waiting = answer(project, "explain", job)
     assert (waiting["cause"], waiting["next"]["decision"]) == ("operator", "requeue")
     if waiting["state"] == "requeued":  # else it runs again already
-        assert waiting["next"]["command"] == f"scontrol update JobId={job} StartTime=now"
+        assert waiting["next"]["command"] == f"scontrol update JobId={job} StartTime=now+2"
         assert "back until" in waiting["next"]["words"]
     await_steps(run, 2)
     assert cluster.show(job)["Restarts"] == "1"
@@ -119,7 +119,7 @@ def test_each_kind_of_end_is_explained(project: Project) -> None:
     assert f"`scontrol release {job}`" in project.cli("status", job).stdout
 
     cluster.check("scontrol", "release", job)
-    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now")
+    cluster.check("scontrol", "update", f"JobId={job}", "StartTime=now+2")
     cluster.wait_state(job, "COMPLETED", seconds=60)
     found = answer(project, "explain", job)
     assert (found["state"], found["cause"], found["next"]["words"]) == (

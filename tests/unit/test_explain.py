@@ -41,7 +41,7 @@ FOUND = Evidence(FACTS, 2, ATTEMPT, ENDED, history=[Past("timeout", 500, 0, 40)]
         ("launch failed requeued held", "its launch failed and Slurm holds it", "scontrol release 12", True),
         ("launch_failed_requeued_held", "its launch failed and Slurm holds it", "scontrol release 12", True),
         ("JobHoldMaxRequeue", "too many failed launches", "scontrol release 12", True),
-        ("BeginTime", "it may not begin before", "scontrol update JobId=12 StartTime=now", False),
+        ("BeginTime", "it may not begin before", "scontrol update JobId=12 StartTime=now+2", False),
         ("Dependency", "waits for another job", "scontrol update JobId=12 Dependency=", False),
         ("DependencyNeverSatisfied", "never starts", "scontrol update JobId=12 Dependency=", True),
         ("ReqNodeNotAvail, UnavailableNodes:n2", "down, drained or reserved (UnavailableNodes:n2)", "sinfo -R", False),

@@ -77,7 +77,7 @@ def test_the_state_of_a_slurm_run(facts: Facts, state: str, words: str) -> None:
 def test_a_job_held_back_after_a_requeue_says_until_when_and_how_to_start_it() -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(1_800_000_000))
     why = row(replace(RUN, exit=ENDED, job=HELD)).why
-    assert f"until {clock}; `scontrol update JobId=12 StartTime=now` starts it now" in why
+    assert f"until {clock}; `scontrol update JobId=12 StartTime=now+2` starts it now" in why
 
 
 def test_a_job_that_has_not_begun_is_a_row_too() -> None:

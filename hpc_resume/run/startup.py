@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 # What a rendered script hands to the job's own python, by -c: a python without hpc_resume executes the command as it
-# was. templates/runtime.sh has the same text. The first line is against a module of the user's named like one of ours:
+# was. templates/child.sh has the same text. The first line is against a module of the user's named like one of ours:
 # -c searches the working directory first.
 BOOT: Final = """\
 import sys

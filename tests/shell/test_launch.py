@@ -67,6 +67,23 @@ def test_the_code_survives_a_kill_of_the_shell_in_between(job: Job, training: li
     assert (job.directory / "got").read_text() == str(int(signal.SIGUSR1)), "it had its time to end"
 
 
+def test_a_shell_in_between_that_is_killed_before_it_says_a_word_is_no_finish(job: Job) -> None:
+    job.write(tail='hr::keep() { kill -KILL "$BASHPID"; }\nhr::main')
+    assert job.run().returncode == 137
+    assert job.json("*/attempts/0001/exit.json")["decision"] != "finish"
+
+
+def test_a_shell_in_between_that_ends_between_two_looks_is_heard(job: Job) -> None:
+    """The first look finds nothing yet, the second nobody: what was said in between is read."""
+    tail = """
+    eval "heard() $(declare -f hr::hear_keeper | sed 1d)"
+    hr::hear_keeper() { if ((HR_LATE++)); then heard; else sleep 1 && return 1; fi; }
+    hr::main
+    """
+    job.write(tail=tail, HR_COMMAND=["bash", "-c", "exit 9"])
+    assert job.run().returncode == 9
+
+
 def test_the_callers_own_trap_is_not_taken_for_the_end(job: Job) -> None:
     tail = "trap 'echo hup' HUP\nhr::launch bash -c 'sleep 1; exit 5'\necho code=$?"
     job.write(tail)

@@ -116,7 +116,7 @@ def test_one_that_never_gets_ready_is_terminated_at_half_of_the_lead_with_its_ch
 
 
 def test_what_was_terminated_is_not_taken_for_finished_behind_a_wrapper_that_ends_with_0(job: Job) -> None:
-    job.write(HR_COMMAND=["bash", "-c", "trap '' TERM; touch up; (trap - TERM; exec sleep 30); exit 0"], HR_LEAD=2)
+    job.write(HR_COMMAND=["bash", "-c", "trap '' TERM; touch up; (trap - TERM; exec sleep 30); exit 0"], HR_LEAD=8)
     process = job.start()
     poll(lambda: (job.directory / "up").exists())
     process.send_signal(USR1)

@@ -66,7 +66,7 @@ def test_each_stage_of_a_warning_has_its_time(job: Job) -> None:
     assert process.wait(25) == 138
     stages = [event for event in job.events() if event["event"] in {"sent", "received", "saved", "gone"}]
     assert [event["event"] for event in stages if event.get("count") != 1] == ["sent", "received", "saved", "gone"]
-    assert stages[-1]["t"] - stages[0]["t"] < 5
+    assert stages[-1]["t"] - stages[0]["t"] < 20
 
 
 def test_the_deadline_is_told_before_the_signal(job: Job) -> None:

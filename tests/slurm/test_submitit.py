@@ -113,7 +113,7 @@ def records(directory: Path, job: str):
 
 
 def test_a_resumable_function_as_it_is_comes_back_after_two_warnings(cluster, submission, tmp_path):
-    process = submission('print(json.dumps([executor.submit(train, 60).result(), order(60)]))')
+    process = submission("print(json.dumps([executor.submit(train, 60).result(), order(60)]))")
     job = first_job(cluster)
     for step in ("step 5\n", "step 25\n"):
         await_log(tmp_path, job, step)

@@ -131,6 +131,7 @@ def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
     told = checkpoint.save_async
     yield Variable("HR_SAVE_ASYNC", "" if told is None else str(int(told)), ("checkpoint.async",))
     yield Variable("HR_FAST_DIR", checkpoint.fast_dir or "", ("checkpoint.fast_dir",))
+    yield Variable("HR_CHECKSUMS", int(checkpoint.checksums), ("checkpoint.checksums",))
 
 
 def _stagger(job: Job, width: int) -> Iterator[Variable]:

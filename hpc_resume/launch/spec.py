@@ -202,6 +202,10 @@ class Checkpoint(_Section):
         default=None,
         description="A directory of the node (tmpfs, NVMe; $NAMES are the node's) that takes a save first.",
     )
+    checksums: bool = Field(
+        default=True,
+        description="false: a start compares sizes only; every byte is still checked before an older one is removed.",
+    )
 
 
 class Stagger(_Section):

@@ -30,6 +30,7 @@ class Environment:
     keep_every: int | None
     save_async: bool | None
     fast_dir: str | None
+    checksums: bool
     backend: str | None
     drill: tuple[int, ...] | None
     end_time: float | None
@@ -69,6 +70,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         keep_every=_whole(variables, contract.ENV_KEEP_EVERY) or None,
         save_async=_truth(variables, contract.ENV_SAVE_ASYNC),
         fast_dir=variables.get(contract.ENV_FAST_DIR) or None,
+        checksums=_truth(variables, contract.ENV_CHECKSUMS) is not False,
         backend=variables.get(contract.ENV_BACKEND) or None,
         drill=_drill(variables),
         end_time=_number(variables, contract.ENV_END_TIME),

@@ -76,12 +76,12 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     )
     if opening.lease is not None:
         store.clear_leftovers(_judge_of(log, opening))
-    shared = store.load()
+    shared = store.load(checksums=environment.checksums)
     fast_dir = environment.fast_dir or wishes.fast_dir
     fast = None
     if fast_dir and opening.lease is not None and environment.world_size <= 1:
         fast = open_fast(fast_dir, opening, log, generation)
-    loaded = _newer(shared, fast)
+    loaded = _newer(shared, fast, checksums=environment.checksums)
     if opening.lease is not None:
         _check_readable(loaded)
         _check_world(loaded, environment)
@@ -131,9 +131,9 @@ def _is_abandoned(path: Path, now: Path) -> bool:
         return False
 
 
-def _newer(shared: Loaded, fast: FastTier | None) -> Loaded:
+def _newer(shared: Loaded, fast: FastTier | None, *, checksums: bool) -> Loaded:
     """The fast tier's where it is newer and whole; a broken one there is no loss to speak of."""
-    found = fast.store.load().newest if fast is not None else None
+    found = fast.store.load(checksums=checksums).newest if fast is not None else None
     if found is None or (shared.newest is not None and found.rank <= shared.newest.rank):
         return shared
     return Loaded(found, tuple(skipped for skipped in shared.skipped if skipped.step > found.step))

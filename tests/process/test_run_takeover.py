@@ -83,6 +83,27 @@ def test_a_newer_format_or_another_number_of_processes_ends_the_start_and_nothin
     assert same.code() == 0, same.output
 
 
+def test_without_checksums_a_start_compares_sizes_and_nothing_older_goes_for_a_broken_one(start, tmp_path, eventually):
+    run = RunDir(tmp_path / "run")
+    child = start(TRAIN, "x")
+    eventually(lambda: (run.latest_step() or 0) >= 10, "two saves")
+    child.signal(signal.SIGKILL)
+    child.code()
+    newest = run.latest_step()
+    state = run.checkpoint_dir(newest) / "state.json"
+    state.write_bytes(state.read_bytes().replace(b'"x"', b'"y"', 1))
+    again = start(TRAIN.replace("10**6", str(newest + 5)), "x", HPC_RESUME_CHECKSUMS="0")
+    again.wait_line(f"start {newest}")
+    assert again.code() == 0, again.output
+    kept = {path.name for path in run.checkpoints_dir.iterdir()}
+    assert f"step-{newest - 5:08d}" in kept, "the newer one was read before this would have gone"
+    (run.path / "finished.json").unlink()
+    (run.checkpoint_dir(newest + 5) / "state.json").write_bytes(b"{}")
+    third = start(TRAIN, "x", HPC_RESUME_CHECKSUMS="0")
+    assert "is broken (state.json: 2 bytes where" in third.wait_line("is broken")
+    third.wait_line(f"start {newest}")
+
+
 def test_a_broken_newest_is_set_aside_and_the_run_says_so(start, tmp_path, eventually):
     run = RunDir(tmp_path / "run")
     child = start(TRAIN, "x")

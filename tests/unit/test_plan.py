@@ -50,6 +50,7 @@ def test_the_defaults_of_a_minimal_job():
         "HR_KEEP_EVERY": 0,
         "HR_SAVE_ASYNC": "",
         "HR_FAST_DIR": "",
+        "HR_CHECKSUMS": 1,
         "HR_STAGGER_MS": 0,
         "HR_STAGGER_JITTER_MS": 0,
         "HR_STAGGER_WIDTH": 0,
@@ -79,8 +80,8 @@ def test_steps_and_times_of_the_periodic_save_exclude_each_other():
 def test_async_is_three_words_since_the_code_may_ask_for_it_too():
     said = [variables(f"checkpoint: {text}")["HR_SAVE_ASYNC"] for text in ("{}", "{async: false}", "{async: true}")]
     assert said == ["", "0", "1"]
-    found = variables("checkpoint: {keep_every: 50, fast_dir: $TMPDIR}")
-    assert (found["HR_KEEP_EVERY"], found["HR_FAST_DIR"]) == (50, "$TMPDIR")
+    found = variables("checkpoint: {keep_every: 50, fast_dir: $TMPDIR, checksums: false}")
+    assert (found["HR_KEEP_EVERY"], found["HR_FAST_DIR"], found["HR_CHECKSUMS"]) == (50, "$TMPDIR", 0)
 
 
 def test_the_stagger_is_in_milliseconds_and_as_wide_as_the_array_runs_at_once():

@@ -10,6 +10,8 @@ from typing import Final
 
 from hpc_resume.errors import HpcResumeError
 from hpc_resume.observe.waiting import launch_limit
+from hpc_resume.run.auto import AutoCadence
+from hpc_resume.run.ledger import auto_cadence
 from hpc_resume.run.process import is_alive
 from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
 from hpc_resume.run.rundir import AttemptDir, RunDir
@@ -45,6 +47,7 @@ class Facts:
     launch_limit: int | None = None  # of failed launches, where one has failed and Slurm says
     chain: tuple[str, ...] = ()  # from the launcher down to rank 0: bash, uv, python
     excluded: str = ""  # nodes that the launcher has left out in the last day
+    auto: AutoCadence | None = None  # how often it is saved where `every: auto` decides
     trouble: str = ""
 
 
@@ -63,12 +66,13 @@ def _facts_of(run: RunDir) -> Facts:
     try:
         newest = run.newest_attempt()
         record = newest.attempt() if newest else None
+        finished = run.finished() is not None
         return replace(
             facts,
             attempts=len(run.attempts()),
             step=run.latest_step(),
             saved=_changed(run),
-            finished=run.finished() is not None,
+            finished=finished,
             attempt=record,
             exit=newest.exit() if newest else None,
             outcome=newest.outcome() if newest else None,
@@ -76,7 +80,8 @@ def _facts_of(run: RunDir) -> Facts:
             alive=is_alive(record.process) if record else False,
             scheduler_alive=scheduler_of(run) is not None,
             chain=_chain(newest) if newest else (),
-            excluded=_excluded(run) if run.finished() is None else "",
+            excluded="" if finished else _excluded(run),
+            auto=None if finished else auto_cadence(run),
         )
     except (HpcResumeError, OSError) as error:
         return replace(facts, trouble=str(error))

@@ -8,8 +8,7 @@ from dataclasses import asdict
 
 from hpc_resume.observe.checkpoints import Row, size_words
 from hpc_resume.observe.status import age
-from hpc_resume.run.auto import AutoCadence
-from hpc_resume.run.ledger import read_ledger
+from hpc_resume.run.ledger import auto_cadence
 from hpc_resume.run.rundir import RunDir
 
 
@@ -34,14 +33,6 @@ def as_record(run: RunDir, rows: Sequence[Row], removed: Sequence[Row]) -> Mappi
         "removed": [asdict(row) for row in removed],
         "auto": auto.record() if auto else None,
     }
-
-
-def auto_cadence(run: RunDir) -> AutoCadence | None:
-    """What `every: auto` makes of the ledger now; None for a run that is saved otherwise."""
-    newest = run.newest_attempt()
-    if newest is None or not any(event.event == "cadence" for event in newest.events()):
-        return None
-    return read_ledger(run)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Row:
     scheduler: str
     directory: str
     chain: tuple[str, ...] = ()  # what is between the launcher and the training, both included
+    auto: Mapping[str, object] | None = None  # with `every: auto`: the interval and what it comes from
 
 
 def row(facts: Facts) -> Row:
@@ -51,6 +52,8 @@ def row(facts: Facts) -> Row:
     record = facts.attempt
     if state == "running" and len(facts.chain) > 2:  # a wrapper, where signals can get lost
         why = _joined(why, " → ".join(facts.chain))
+    if state == "running" and facts.auto is not None:
+        why = _joined(why, f"saved {facts.auto.words()}")
     at_work = facts.job is not None and facts.job.state == "RUNNING"
     return Row(
         run=facts.key,
@@ -65,6 +68,7 @@ def row(facts: Facts) -> Row:
         scheduler=record.scheduler if record else "",
         directory=facts.directory,
         chain=facts.chain,
+        auto=facts.auto.record() if facts.auto is not None else None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hpc_resume.contract import OUTCOME_CRASHED
 from hpc_resume.run.auto import AutoCadence
+from hpc_resume.run.process import is_alive
 
 if TYPE_CHECKING:
     from hpc_resume.run.rundir import AttemptDir, RunDir
@@ -27,7 +28,25 @@ def read_ledger(run: RunDir, *, before: int | None = None) -> AutoCadence:
         lost, lasted = _outcome_of(attempt)
         losses += lost
         running += lasted
+    if before is None and _may_be_at_work(run.newest_attempt()):
+        losses -= 1  # it has not ended
     return AutoCadence(cadence.saves, losses, running)
+
+
+def auto_cadence(run: RunDir) -> AutoCadence | None:
+    """What `every: auto` makes of the ledger now; None for a run that is saved otherwise."""
+    newest = run.newest_attempt()
+    if newest is None or not any(event.event == "cadence" for event in newest.events()):
+        return None
+    return read_ledger(run)
+
+
+def _may_be_at_work(attempt: AttemptDir | None) -> bool:
+    """Whether it has left no word of its end, and its process lives or cannot be seen from here."""
+    if attempt is None or attempt.exit() is not None or attempt.outcome() is not None:
+        return False
+    record = attempt.attempt()
+    return record is not None and is_alive(record.process) is not False
 
 
 def _outcome_of(attempt: AttemptDir) -> tuple[bool, float]:

@@ -43,7 +43,7 @@ class Publisher:
         self._lane = Lane()
         self._arenas: dict[str, Arena] = {}
         self._seconds: deque[float] = deque(maxlen=_MEASURED)
-        self._fast_step = 0
+        self._first: Published | None = None  # the newest in the fast tier
         self.published = storage.durable
         newest = storage.loaded.newest
         self._undelivered = newest if newest is not None and newest.step > storage.durable else None
@@ -63,6 +63,11 @@ class Publisher:
         """What a save takes, seconds: the longest of the last few; None before the first."""
         return max(self._seconds, default=None)
 
+    @property
+    def _is_durable(self) -> bool:
+        """Whether the shared file system has all that the fast tier has."""
+        return self._first is None or self.published >= self._first.step
+
     def wait(self, seconds: float | None) -> bool:
         """Wait, in any thread, until no save is in flight; False when one still is after `seconds`."""
         return self._lane.wait(seconds)
@@ -79,7 +84,7 @@ class Publisher:
         flight = self._lane.begin(step)
         try:
             with self._noted(step, trigger):
-                first = self._into_fast(step, components)
+                first = self._taken(step) or self._into_fast(step, components)
                 receipt = self._store.adopt(first) if first else self._store.publish(step, components)
             self._done(receipt, flight, trigger, None)
         finally:
@@ -94,7 +99,7 @@ class Publisher:
         if self._lane.in_flight is not None:
             return False
         self._lane.check()
-        if step in (self.published, self._fast_step):
+        if step == self.published:
             return True
         flight = self._lane.begin(step)
         try:
@@ -112,23 +117,25 @@ class Publisher:
         source, self._undelivered = self._undelivered, None
         if source is None:
             return
-        self._fast_step = source.step
+        self._first = source
         flight = self._lane.begin(source.step)
         self._lane.behind(lambda: self._deliver(lambda: self._store.adopt(source), flight, "fast_dir", 0.0))
 
     def close(self) -> None:
         """At the end of the process: what the shared file system has need not stay in this node's memory."""
-        if self._fast is not None and self._lane.in_flight is None and self.published >= self._fast_step:
+        if self._fast is not None and self._lane.in_flight is None and self._is_durable:
             self._fast.discard()
 
     # --- the parts ------------------------------------------------------------------------------------------------
 
     def _take(self, step: int, components: Mapping[str, Component]) -> Callable[[], Receipt]:
         """What must happen before the training goes on; the rest is returned."""
-        if not self._takes_copies:
+        first = self._taken(step)
+        if first is None and not self._takes_copies:
             first = self._into_fast(step, components)
-            if first is not None:
-                return lambda: self._store.adopt(first)
+        if first is not None:
+            return lambda: self._store.adopt(first)
+        if not self._takes_copies:
             receipt = self._store.publish(step, components)
             return lambda: receipt
         target, draft = self._begin(step)
@@ -153,14 +160,31 @@ class Publisher:
         return self._store, self._store.begin(step)
 
     def _write(self, target: Store, draft: Draft, late: list[tuple[str, Callable[[Path, str], str]]]) -> Receipt:
-        with target.filling(draft):
-            for name, save in late:
-                draft.add(name, save)
-        receipt = target.commit(draft)
+        partial = bool(draft.components)
+        try:
+            receipt = self._fill(target, draft, late)
+        except CheckpointError as error:
+            if target is self._store:
+                raise
+            self._give_up_fast(error)
+            if partial:  # what was written at the boundary went with it; the next save has it again
+                raise
+            return self._fill(self._store, self._store.begin(draft.step), late)
         if target is self._store:
             return receipt
         self._note_fast(receipt.published)
         return self._store.adopt(receipt.published)
+
+    @staticmethod
+    def _fill(target: Store, draft: Draft, late: list[tuple[str, Callable[[Path, str], str]]]) -> Receipt:
+        with target.filling(draft):
+            for name, save in late:
+                draft.add(name, save)
+        return target.commit(draft)
+
+    def _taken(self, step: int) -> Published | None:
+        """What the fast tier has of `step` already: the shared file system has refused it before."""
+        return self._first if self._first is not None and self._first.step == step else None
 
     def _into_fast(self, step: int, components: Mapping[str, Component]) -> Published | None:
         """The fast tier's copy; None where there is no fast tier, or no more."""
@@ -175,14 +199,14 @@ class Publisher:
         return first
 
     def _note_fast(self, first: Published) -> None:
-        self._fast_step = first.step
+        self._first = first
         self._note("saved_fast", step=first.step)
 
     def _give_up_fast(self, error: CheckpointError) -> None:
         self._say(f"the fast tier is full or broken ({error}); saves go to the shared file system alone from now on")
         if self._fast is not None:
             self._fast.discard()
-        self._fast, self._fast_step = None, 0
+        self._fast = self._first = None
 
     def _deliver(self, deliver: Callable[[], Receipt], flight: InFlight, trigger: str, blocked: float) -> None:
         """In the background. A refusal of the disk is said; anything else is kept for the training's own thread."""

@@ -25,9 +25,9 @@ train()
 
 @pytest.fixture
 def call(tmp_path):
-    def run(*words, code=0):
+    def run(*words, code=0, verb="checkpoints"):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
-        argv = [sys.executable, "-m", "hpc_resume", "checkpoints", *words]
+        argv = [sys.executable, "-m", "hpc_resume", verb, *words]
         done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done
@@ -90,6 +90,15 @@ def test_auto_shows_what_it_comes_from(start, walk, call):
     auto = json.loads(call("runs/train/0001", "--json").stdout)["auto"]
     assert auto["saves"] == 1
     assert auto["every"] >= 5
+
+
+def test_status_shows_it_too_while_the_run_is_at_work(start, walk, call):
+    child = start(walk(TRAIN.replace("every=10", 'every="auto"')), "50", "5")
+    child.wait_line("waiting")
+    text = call("runs/train/0001", verb="status").stdout
+    assert "saved auto: every 60 s until a save is measured (0 interruptions without warning in" in text
+    (row,) = json.loads(call("runs/train/0001", "--json", verb="status").stdout)["runs"]
+    assert (row["state"], row["auto"]["every"], row["auto"]["saves"]) == ("running", 60.0, 0)
 
 
 def test_a_run_without_checkpoints_and_one_that_is_not_there(start, call):

@@ -20,18 +20,18 @@ class Arena:
         self._buffers: list[Any] = []
         self._used = 0
         self._twins: dict[Any, Any] = {}
+        self._streams: set[Any] = set()  # of every GPU that a copy comes from
 
     def copy(self, state: object) -> object:
         """The same values in memory that the training does not touch: tensors, arrays and plain containers."""
-        self._used, self._twins = 0, {}
+        self._used, self._twins, self._streams = 0, {}, set()
         try:
             copied = self._copy(state)
+            for stream in self._streams:
+                stream.synchronize()
         finally:
-            self._twins = {}
+            self._twins, self._streams = {}, set()
         del self._buffers[self._used :]
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.current_stream().synchronize()
         return copied
 
     def _copy(self, value: Any) -> Any:
@@ -54,6 +54,8 @@ class Arena:
 
     def _tensor(self, torch: Any, value: Any) -> Any:
         source = value.detach()
+        if source.is_cuda:  # where the copy is queued: the current stream of the tensor's own GPU
+            self._streams.add(torch.cuda.current_stream(source.device))
         if source.layout is not torch.strided or source.is_quantized or source.is_meta or source.numel() == 0:
             return value.clone()
         # Two names for one tensor (tied weights) stay one in the file.

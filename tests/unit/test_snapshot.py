@@ -77,6 +77,38 @@ def test_tensors_of_a_snapshot_are_not_the_trainings(tmp_path):
     assert done.stdout == "held\n", done.stderr
 
 
+GPUS = """
+import torch
+from hpc_resume.checkpoints.snapshot import Arena
+
+arena = Arena()
+devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+state = {str(device): torch.ones(1 << 24, device=device) for device in devices}
+state["sparse"] = torch.eye(3, device="cuda").to_sparse()
+for turn in range(4):
+    with torch.cuda.stream(torch.cuda.Stream() if turn % 2 else torch.cuda.default_stream()):
+        torch.cuda.synchronize()
+        frozen = arena.copy(state)
+        for tensor in state.values():
+            tensor.mul_(2)  # queued at once, as the next step of a training
+    for device in devices:
+        copied = frozen[str(device)]
+        assert copied.is_pinned() and copied.device.type == "cpu", device
+        assert bool((copied == 2**turn).all()), (turn, device)
+    assert float(frozen["sparse"].to_dense().sum()) == 3 * 2**turn
+print("held")
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.torch
+@pytest.mark.timeout(480)
+def test_a_snapshot_of_every_gpu_is_pinned_and_of_its_moment():
+    argv = [sys.executable, "-c", GPUS]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=450, check=False)
+    assert done.stdout == "held\n", done.stderr
+
+
 def test_plain_containers_of_a_snapshot_are_not_the_trainings():
     state = {"rows": [1, (2, [3])], "order": OrderedDict(a={4}), "raw": bytearray(b"x"), "text": "é", "none": None}
     copied = Arena().copy(state)

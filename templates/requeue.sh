@@ -8,19 +8,27 @@ hr::act() {
     hold)
       if hr::requeue_by_scontrol requeuehold; then hr::comment "held: $HR_REASON"; else hr::give_up; fi
       ;;
-    slurm) hr::take_along ;;
+    slurm)
+      hr::take_along
+      if hr::is_forgotten; then hr::requeue; fi
+      ;;
     stop) hr::comment "stopped: $HR_REASON" ;;
   esac
 }
 
 # The ladder: this very job again; else a successor that inherits the run.
 hr::requeue() {
-  local said=
+  local said='' reason=$HR_REASON tries
   if [[ $HR_REQUEUE_METHOD != successor ]]; then
-    if hr::requeue_by_scontrol requeue; then
+    for ((tries = 0; tries < 5; tries++)); do
+      hr::requeue_by_scontrol requeue || break
       hr::take_along
-      return 0
-    fi
+      if ! hr::is_forgotten; then
+        HR_REASON=$reason
+        return 0
+      fi
+      HR_REASON="slurmctld forgets each requeue"
+    done
     said=$HR_REASON
   fi
   if [[ $HR_REQUEUE_METHOD != scontrol ]]; then
@@ -29,6 +37,24 @@ hr::requeue() {
   fi
   HR_REASON=$said
   hr::give_up
+}
+
+# Tells whether slurmctld no longer knows of a requeue that it has confirmed: it saves its state up to five seconds
+# later, and one that is killed before comes back without. The end of this shell would then be the end of the job, FAILED
+# (22.05, measured). So the last thing of all is one more look, which waits for slurmctld while it is away: for ten
+# minutes, or until Slurm's KILL, KillWait after the requeue.
+hr::is_forgotten() {
+  local job until=$((SECONDS + 600))
+  while ((SECONDS < until)); do
+    if job=$(hr::show_job 60) && hr::job_field "$job" Restarts; then
+      ((${REPLY:-0} <= HR_RESTARTS)) || return 1
+      hr::event forgotten
+      hr::say "slurmctld has forgotten the requeue of job $HR_JOB_ID: once more"
+      return 0
+    fi
+    hr::pause 1
+  done
+  return 1
 }
 
 # No way back into the queue was left: says so where people look.

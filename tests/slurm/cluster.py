@@ -260,6 +260,12 @@ class Cluster:
         self.check("scontrol", "update", f"PartitionName={partition}", f"GraceTime={seconds}")
         self._grace[partition] = seconds
 
+    def set_kill_wait(self, seconds: int = 5) -> None:
+        """Seconds between the SIGTERM and the SIGKILL of a job that is ended; Slurm's own default is 30."""
+        if self.shape.kill_wait != seconds:
+            self._configure(replace(self.shape, kill_wait=seconds))
+            self.check("scontrol", "reconfigure")
+
     def set_user_signal(self, wanted: bool) -> None:
         """Whether a preempted job's --signal is delivered at the start of its grace time."""
         if self.shape.user_signal != wanted:
@@ -278,6 +284,7 @@ class Cluster:
         for partition in [name for name, seconds in self._grace.items() if seconds]:
             self.set_grace(partition, 0)
         self.set_user_signal(False)
+        self.set_kill_wait()
         down = self.check("sinfo", "-h", "-N", "-p", "normal", "-t", "down,drain,fail", "-o", "%N").split()
         if down:
             self._run("scontrol", "update", f"NodeName={','.join(down)}", "State=RESUME")

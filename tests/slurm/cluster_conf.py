@@ -37,6 +37,7 @@ class Shape:
     cgroup: bool  # processes tracked by cgroup, else by process group
     nodes: int = 3
     patience: int = 0  # GraceTime of one more preemptible partition, `patient`; 0: there is none
+    kill_wait: int = 5  # seconds between SIGTERM and SIGKILL
     user_signal: bool = False  # --signal is delivered at the start of a preemption's grace time
 
     @property
@@ -145,7 +146,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {user_signal_line(shape.version) if shape.user_signal else ""}
 JobRequeue=1
-KillWait=5
+KillWait={shape.kill_wait}
 OverTimeLimit=0
 CompleteWait=0
 InactiveLimit=0

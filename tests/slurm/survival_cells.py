@@ -29,7 +29,7 @@ INTERRUPTIONS: Final = {
     "kill training": "kill -9 of the training",
     "kill shell": "kill -9 of the batch shell",
     "kill slurmd": "kill -9 of slurmd; the training stays as it is until Slurm has requeued the job",
-    "kill slurmctld": "kill -9 of slurmctld, a warning, slurmctld back after ten seconds: the requeue waits for it",
+    "kill slurmctld": "a warning, kill -9 of slurmctld at the first decision, slurmctld back after ten seconds; KillWait=30",
 }
 PHASES: Final = {
     "import": "imports that take long, before the run is opened",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_for
-from test_survival import Project, await_steps, causes, executed, exit_record, preempt
+from test_survival import Project, await_steps, causes, events, executed, exit_record, preempt
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
@@ -126,6 +126,31 @@ def test_slurmctld_away_while_the_requeue_is_pending(project: Project) -> None:
     cluster.wait_state(job, "COMPLETED", seconds=90)
     assert causes(run)[-1] == "finished"
     assert len({step for _, step in executed(run)}) == len(executed(run)) == 200
+
+
+def test_a_requeue_that_slurmctld_forgets_is_asked_for_again(project: Project) -> None:
+    """Killed after its answer and before it has saved that: it comes back with a job that runs, and never was requeued.
+
+    KillWait as it is by default: the batch shell, which is being ended, has that long to ask again.
+    """
+    cluster = project.cluster
+    cluster.set_kill_wait(30)
+    # Between the confirmed requeue and the last look: Slurm's TERM is here by then, and the shell is to be held.
+    pause = "hr::take_along() { until [[ -e go ]]; do sleep 0.1; done; }"
+    job, run = project.submit(2000, setup=pause)
+    await_steps(run, 1)
+    saved, seen = cluster.directory / "state/job_state", time.time()
+    wait_for(lambda: saved.exists() and saved.stat().st_mtime > seen, 20, "slurmctld to save the running job")
+    cluster.check("scancel", "-b", "-s", "USR1", job)
+    wait_for(lambda: "requeued" in events(run, 1), 30, "the requeue", interval=0.01)
+    cluster.kill_controller()
+    (project.directory / "go").touch()
+    cluster.start_controller()
+    await_steps(run, 2)
+    assert "forgotten" in events(run, 1)
+    assert decision(run, 1)[0] == "requeue"
+    assert cluster.show(job)["Restarts"] == "1"
+    cluster.check("scancel", job)
 
 
 def _start(cluster: Cluster, job: str) -> float:

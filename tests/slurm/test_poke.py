@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, wait_for
-from test_survival import Project, await_steps, causes, executed, preempt
+from test_survival import Project, await_steps, causes, events, executed, preempt
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
@@ -25,11 +25,6 @@ def answer(project: Project, *words: str, code: int = 0) -> dict[str, Any]:
     done = project.cli(*words, "--json")
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
-
-
-def events(run: Path, attempt: int) -> list[str]:
-    paths = run.glob(f"attempts/{attempt:04d}/events/*.jsonl")
-    return [json.loads(line)["event"] for path in paths for line in path.read_text().splitlines()]
 
 
 def test_save_then_requeue_then_stop_of_one_job(project: Project) -> None:

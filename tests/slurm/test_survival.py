@@ -99,6 +99,13 @@ def causes(run: Path) -> list[str]:
     return [exit_record(attempt).get("cause", "") for attempt in sorted(run.glob("attempts/*"))]
 
 
+def events(run: Path, attempt: int) -> list[str]:
+    """The names of an attempt's events, whole lines only."""
+    paths = run.glob(f"attempts/{attempt:04d}/events/*.jsonl")
+    lines = [line for path in paths for line in path.read_text().split("\n")[:-1]]
+    return [json.loads(line)["event"] for line in lines]
+
+
 def await_steps(run: Path, attempt: int, more: int = 25) -> None:
     """Wait until an attempt has executed some steps."""
     wait_for(lambda: sum(a == attempt for a, _ in executed(run)) >= more, 60, f"attempt {attempt} at work")

@@ -51,6 +51,8 @@ ENV_CHECKSUMS: Final = "HPC_RESUME_CHECKSUMS"  # 0: a start compares sizes and d
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
 ENV_RESTART_COUNT: Final = "HPC_RESUME_RESTART_COUNT"  # 0 in the first start of a job
+ENV_LOCKS: Final = "HPC_RESUME_LOCKS"  # kernel or log: what keeps two processes apart; unset: by the file system
+ENV_HEARTBEAT: Final = "HPC_RESUME_HEARTBEAT"  # seconds between two signs of life of a lease's owner
 ENV_CAUSE: Final = "HPC_RESUME_CAUSE"  # why the attempt before this one ended; empty in the first
 
 # what a scheduler may tell the batch shell, when it is not Slurm

@@ -30,7 +30,8 @@ _DIGITS: Final = 8
 _REMEMBERED: Final = 64
 _CLAIM: Final = re.compile(rf"\d{{{_DIGITS},}}", re.ASCII)
 _BASE: Final = re.compile(rf"(\d{{{_DIGITS},}})\.base", re.ASCII)
-_DRAFT: Final = re.compile(rf"\.(\d{{{_DIGITS},}})(?:\.base)?\.tmp\.", re.ASCII)
+_BEAT: Final = re.compile(rf"(\d{{{_DIGITS},}})\.beat", re.ASCII)
+_DRAFT: Final = re.compile(rf"\.(\d{{{_DIGITS},}})(?:\.base|\.beat)?\.tmp\.", re.ASCII)
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL)
 
 
@@ -54,13 +55,20 @@ class Generations:
 
     def claim(self, owner: Mapping[str, object]) -> int:
         """Take the next number; `owner` says who, for people and for `owner()`. Raises OSError."""
-        make_directory(self._directory)
         while True:
-            number = self.highest() + 1
-            record = {"version": FORMAT_VERSION, "generation": number, **owner}
-            # An old number that had been cleared away can be created again by who looked long ago: not a claim.
-            if self._create(number, (json.dumps(record) + "\n").encode()) and number > self.highest() - _REMEMBERED:
+            number = self.claim_after(self.highest(), owner)
+            if number is not None:
                 return number
+
+    def claim_after(self, highest: int, owner: Mapping[str, object]) -> int | None:
+        """Take the number after `highest`, as it was seen to be; None when somebody else has it. Raises OSError."""
+        make_directory(self._directory)
+        number = highest + 1
+        record = {"version": FORMAT_VERSION, "generation": number, **owner}
+        # An old number that had been cleared away can be created again by who looked long ago: not a claim.
+        if self._create(number, (json.dumps(record) + "\n").encode()) and number > self.highest() - _REMEMBERED:
+            return number
+        return None
 
     def highest(self) -> int:
         """The newest number, 0 before the first. Raises OSError, but not for a missing directory."""
@@ -75,9 +83,10 @@ class Generations:
         kept = {str(old): bases[old] for old in sorted(bases)[-_REMEMBERED:]}
         write_json(self._path(number, ".base"), {"version": FORMAT_VERSION, "generation": number, "bases": kept})
         for name in self._names():
-            base, draft = _BASE.fullmatch(name), _DRAFT.match(name)
+            base, beat, draft = _BASE.fullmatch(name), _BEAT.fullmatch(name), _DRAFT.match(name)
             old_claim = _CLAIM.fullmatch(name) is not None and int(name) <= number - _REMEMBERED
-            if old_claim or (base and int(base[1]) < number) or (draft and int(draft[1]) <= number):
+            before = any(found and int(found[1]) < number for found in (base, beat))
+            if old_claim or before or (draft and int(draft[1]) < number + (".beat." not in name)):
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
 
@@ -95,6 +104,10 @@ class Generations:
         with contextlib.suppress(OSError, ValueError, TypeError):
             return dict(json.loads(read_plain(self._path(number))))
         return {}
+
+    def beat_file(self, number: int) -> Path:
+        """Where the owner of `number` shows that it lives; see run/heartbeat.py."""
+        return self._path(number, ".beat")
 
     def _create(self, number: int, data: bytes) -> bool:
         """Whether `number` is ours now. Written beside its place first: who reads it sees all of it."""

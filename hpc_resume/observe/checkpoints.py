@@ -103,7 +103,7 @@ def _placing(run: RunDir) -> ByRename | ByManifest:
 @contextmanager
 def _held(run: RunDir) -> Iterator[None]:
     """The run's own lease: whoever wants to continue it meanwhile has to wait."""
-    lease = leases.take(run.lock_file)
+    lease = leases.take(run)
     if lease is None:
         raise RunHeldError(
             f"{run.key} is at work: nothing is removed; wait for its end, or `hpc-resume cancel {run.key}`"

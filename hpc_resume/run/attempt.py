@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hpc_resume import contract
-from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
+from hpc_resume.errors import CheckpointError, HpcResumeError, RunHeldError, UsageError
 from hpc_resume.run import early
 from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.auto import AutoCadence
@@ -27,6 +28,7 @@ from hpc_resume.run.save_request import SaveRequest
 from hpc_resume.run.saving import Saver
 from hpc_resume.run.schedule import Schedule, asked_cadence
 from hpc_resume.run.storage import Storage, Wishes, open_storage
+from hpc_resume.run.takeover import exit_now
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
 from hpc_resume.trackers.jsonl import JsonLines
@@ -178,6 +180,7 @@ class Attempt:
             return
         if self._stopped is not None:  # the training swallowed it
             leave(self._stopped)
+        self._check_lease()
         if not self.watchdog.claim():  # it is leaving in our place, and what we did now would be torn
             threading.Event().wait()
         self.watchdog.hear(received)
@@ -221,7 +224,8 @@ class Attempt:
     def _conclude(self, ending: Ending, error: BaseException | None, completed: int) -> None:
         finished = ending.outcome == contract.OUTCOME_FINISHED
         self.saver.wait(self.watchdog.left())
-        self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
+        if not isinstance(error, RunHeldError):
+            self.trackers.finish(ending.code, CLOSE_SECONDS if finished else FINISH_SECONDS)
         self._outcome.write(ending, completed)
         if not finished and not isinstance(error, HpcResumeError):
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "crashed"
@@ -249,6 +253,7 @@ class Attempt:
         lead = self.environment.lead or 120.0
         self.schedule.after_look(now + min(30.0, max(1.0, lead / 4)))
         self.watchdog.listen()
+        self._check_lease()
         if self._reclaimed >= _RECLAIMS:
             return
         for signum, who in self._recorder.reclaim():
@@ -256,6 +261,11 @@ class Attempt:
             name = signal.Signals(signum).name
             self._events.write("handler_replaced", signal=name.removeprefix("SIG"), by=who)
             say(f"the handler of {name} was replaced by {who}: the warning is ours again, and {who} is called after it")
+
+    def _check_lease(self) -> None:
+        """Raise RunHeldError when another process has taken the run over: from then on W&B is its to talk to."""
+        if self.opening.lease is not None:
+            self.opening.lease.check()
 
     def _open_trackers(self) -> tuple[Trackers, JsonLines | None]:
         if not self._writes:
@@ -276,4 +286,6 @@ class Attempt:
 def refuse(error: HpcResumeError) -> None:
     """A user's mistake ends the process with words, the place, and the exit code that the batch shell decides by."""
     say(f"{place_of(error)}{error}")
+    if isinstance(error, RunHeldError) and getattr(sys.modules.get("wandb"), "run", None) is not None:
+        exit_now(error.exit_code)  # wandb's own exit hook would end the run for its new owner, too
     leave(SystemExit(error.exit_code))

@@ -25,10 +25,11 @@ from hpc_resume.run.rundir import AttemptDir, RunDir
 
 if TYPE_CHECKING:
     from hpc_resume.run.environment import Environment
-    from hpc_resume.run.lease import Lease
+    from hpc_resume.run.lease import Claimant, Lease
 
 _RUNS: Final = "runs"
 _NUMBER_DIGITS: Final = 4
+_LEAVING_SECONDS: Final = 120.0  # as long as a warning comes before the end, where nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ def open_run(environment: Environment, asked: Path | None) -> Opening:
     if environment.rank != 0:
         return _join(environment, directory)
     own = environment.attempt if environment.launched else None
-    run_dir, lease = _take_named(RunDir(directory), own) if directory else _take_newest(_script_name())
+    claimant = leases.Claimant(environment.job_id, environment.restart_count, own or 0)
+    if directory is not None:
+        run_dir, lease = _take_named(RunDir(directory), own, claimant)
+    else:
+        run_dir, lease = _take_newest(_script_name(), claimant)
     try:
         return _begin_attempt(environment, run_dir, lease)
     except OSError as error:
@@ -82,12 +87,12 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
     return Opening(run_dir, attempt_dir, attempt, None, environment.cause, launcher_ns)
 
 
-def _take_named(run_dir: RunDir, own: int | None) -> tuple[RunDir, Lease]:
+def _take_named(run_dir: RunDir, own: int | None, claimant: Claimant) -> tuple[RunDir, Lease]:
     try:
         run_dir.path.mkdir(DIR_MODE, parents=True, exist_ok=True)
         _check_owner(run_dir.path)
         _leave_if_finished(run_dir)
-        lease = leases.take(run_dir.lock_file)
+        lease = _take_from_who_leaves(run_dir, own, claimant)
     except OSError as error:
         raise _unusable(run_dir.path, error) from error
     if lease is None:
@@ -95,13 +100,36 @@ def _take_named(run_dir: RunDir, own: int | None) -> tuple[RunDir, Lease]:
             f"{run_dir.path} is being continued by {_holder(run_dir, own)}; wait for it to end,"
             f" or set {contract.ENV_RUN_DIR} to another directory"
         )
-    if not lease.enforced:
-        say(f"{run_dir.path}: this file system has no locks, so nothing keeps a second process out of this run")
-    _leave_if_finished(run_dir)  # it may have ended between the look and the lock
+    try:
+        _leave_if_finished(run_dir)  # it may have ended between the look and the lock
+    except AlreadyFinished:
+        lease.release()
+        raise
     return run_dir, lease
 
 
-def _take_newest(script: str) -> tuple[RunDir, Lease]:
+def _take_from_who_leaves(run_dir: RunDir, own: int | None, claimant: Claimant) -> Lease | None:
+    """The lease; of an owner that has been warned, or has said how it ended, the end is waited for.
+
+    W&B hands a run out again as soon as its last attempt has said its exit code, which is before that has ended: who
+    left now would leave a run behind that nobody is given again.
+    """
+    until = time.monotonic() + _LEAVING_SECONDS
+    while (lease := leases.take(run_dir, claimant, say)) is None:
+        if time.monotonic() > until or not _is_leaving(run_dir, own):
+            return None
+        time.sleep(0.2)
+    return lease
+
+
+def _is_leaving(run_dir: RunDir, own: int | None) -> bool:
+    newest = next((attempt for attempt in reversed(run_dir.attempts()) if attempt.number != own), None)
+    if newest is None:
+        return False
+    return newest.outcome() is not None or any(event.event == "received" for event in newest.events())
+
+
+def _take_newest(script: str, claimant: Claimant) -> tuple[RunDir, Lease]:
     """The newest unfinished run of `script` that is free, else a new one."""
     parent = Path(_RUNS, script).absolute()
     try:
@@ -109,18 +137,18 @@ def _take_newest(script: str) -> tuple[RunDir, Lease]:
         numbers = sorted((int(name) for name in _names(parent) if name.isascii() and name.isdigit()), reverse=True)
         for number in numbers:
             run_dir = RunDir(parent / f"{number:0{_NUMBER_DIGITS}d}")
-            if (lease := _take_unfinished(run_dir)) is not None:
+            if (lease := _take_unfinished(run_dir, claimant)) is not None:
                 return run_dir, lease
-        return _take_new(parent, numbers[0] + 1 if numbers else 1)
+        return _take_new(parent, numbers[0] + 1 if numbers else 1, claimant)
     except OSError as error:
         raise _unusable(parent, error) from error
 
 
-def _take_unfinished(run_dir: RunDir) -> Lease | None:
+def _take_unfinished(run_dir: RunDir, claimant: Claimant) -> Lease | None:
     if run_dir.finished() is not None or not run_dir.path.is_dir():
         return None
     _check_owner(run_dir.path)
-    lease = leases.take(run_dir.lock_file)
+    lease = leases.take(run_dir, claimant, say)
     if lease is None:
         say(f"{short_path(run_dir.path)} is in use by {_holder(run_dir, None)}")
     elif run_dir.finished() is not None:
@@ -129,7 +157,7 @@ def _take_unfinished(run_dir: RunDir) -> Lease | None:
     return lease
 
 
-def _take_new(parent: Path, number: int) -> tuple[RunDir, Lease]:
+def _take_new(parent: Path, number: int, claimant: Claimant) -> tuple[RunDir, Lease]:
     """Two processes that start together get two runs: mkdir decides, and the lock settles who was seen half-made."""
     while True:
         run_dir = RunDir(parent / f"{number:0{_NUMBER_DIGITS}d}")
@@ -138,14 +166,13 @@ def _take_new(parent: Path, number: int) -> tuple[RunDir, Lease]:
             run_dir.path.mkdir(DIR_MODE)
         except FileExistsError:
             continue
-        lease = leases.take(run_dir.lock_file)
+        lease = leases.take(run_dir, claimant, say)
         if lease is not None:
             return run_dir, lease
 
 
 def _begin_attempt(environment: Environment, run_dir: RunDir, lease: Lease) -> Opening:
-    if lease.enforced:
-        _clear_leftovers(run_dir.path)
+    _clear_leftovers(run_dir.path)
     before = run_dir.newest_attempt()
     if environment.attempt_dir is not None:
         attempt_dir = AttemptDir(environment.attempt_dir)

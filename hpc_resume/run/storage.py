@@ -17,7 +17,7 @@ from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, ConfigError, RunStateError, UsageError
 from hpc_resume.run.events import say
 from hpc_resume.run.fast import FastTier, open_fast
-from hpc_resume.run.process import is_alive, own_identity
+from hpc_resume.run.process import is_alive
 from hpc_resume.run.records import Fields
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hpc_resume.run.opening import Opening
 
 _RESHARDS = "dcp"  # the one backend that gives each rank its part whatever their number was
-_ABANDONED = 3600.0  # seconds without a change, by the file server's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Storage:
 def open_storage(environment: Environment, opening: Opening, events: EventLog, wishes: Wishes) -> Storage:
     """Claim, look, decide, say. Raises RunStateError, CheckpointError, ConfigError, RunHeldError."""
     log = Generations(opening.run_dir.lease_dir)
-    generation = _claim(log, opening, environment)
+    generation = _claim(opening)
     store = Store(
         opening.run_dir.checkpoints_dir,
         opening.run_dir.latest_file,
@@ -75,7 +74,7 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
         world_size=environment.world_size,
     )
     if opening.lease is not None:
-        store.clear_leftovers(_judge_of(log, opening))
+        store.clear_leftovers(_judge_of(log))
     shared = store.load(checksums=environment.checksums)
     fast_dir = environment.fast_dir or wishes.fast_dir
     fast = None
@@ -92,43 +91,29 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     return Storage(store, fast, loaded, shared.newest.step if shared.newest else 0, behind)
 
 
-def _claim(log: Generations, opening: Opening, environment: Environment) -> int:
+def _claim(opening: Opening) -> int:
     """Ranks beyond 0 publish nothing and claim nothing."""
     if opening.lease is None:
         return 0
-    me = own_identity()
-    who = {"pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id, "host": me.host, "pid_ns": me.pid_ns}
     try:
-        return log.claim({"attempt": opening.attempt, "job_id": environment.job_id, **who})
+        return opening.lease.claim()
     except OSError as error:
         raise ConfigError(
             f"{opening.run_dir.lease_dir}: {error.strerror or error}; without it nobody could tell who may publish"
         ) from error
 
 
-def _judge_of(log: Generations, opening: Opening) -> Callable[[int, Path], bool]:
-    """Whether a half-written directory's writer is dead: by its process where it can be seen, else by the run's lock.
+def _judge_of(log: Generations) -> Callable[[int, Path], bool]:
+    """Whether a half-written directory's writer is dead: by its process where it can be seen.
 
-    On a file system without locks, what another node wrote is left alone until nothing in it has changed for an hour.
+    Else by the lease, which we hold: an older generation is over, and what it still writes does not count.
     """
-    enforced = opening.lease is not None and opening.lease.enforced
 
-    def is_dead(generation: int, path: Path) -> bool:
+    def is_dead(generation: int, _path: Path) -> bool:
         record = log.owner(generation)
-        alive = is_alive(Fields(record).identity()) if record else None
-        if alive is not None:
-            return not alive
-        return enforced or _is_abandoned(path, opening.run_dir.lease_dir)
+        return is_alive(Fields(record).identity()) is not True if record else True
 
     return is_dead
-
-
-def _is_abandoned(path: Path, now: Path) -> bool:
-    try:
-        changed = max([path.stat().st_mtime, *(inner.stat().st_mtime for inner in path.rglob("*"))])
-        return now.stat().st_mtime - changed > _ABANDONED  # `now` has just been written: the server's own clock
-    except OSError:
-        return False
 
 
 def _newer(shared: Loaded, fast: FastTier | None, *, checksums: bool) -> Loaded:

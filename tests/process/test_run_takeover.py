@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_resume.run.lease import break_lease
 from hpc_resume.run.rundir import RunDir
 
 # As on a file system without locks.
@@ -42,6 +43,9 @@ def test_a_process_that_was_stopped_while_another_took_over_ends_with_75_and_not
     first = start(TRAIN, "first", **more)
     eventually(lambda: (run.latest_step() or 0) >= 10, "two saves of the first")
     first.signal(signal.SIGSTOP)
+    refused = start(TRAIN, "second", **more)
+    assert refused.code() == 75, "a living owner is never taken over, also when it is stopped"
+    break_lease(run, "a test")
     second = start(TRAIN, "second", **more)
     begun = int(second.wait_line("start").split()[1])
     eventually(lambda: run.latest_step() >= begun + 10, "two saves of the second")

@@ -101,7 +101,7 @@ class Storm:
                 self.violation(f"{run.key}: generation {lease.generation} was taken over while it lived ({fate})")
             lease.release()
             return
-        draft.write_text("free 0 free 0")
+        draft.write_text("0 0 free 0")
         draft.replace(witness)
         lease.release()
 

@@ -217,4 +217,10 @@ def _lasting(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, json.JSONDecodeError):
+        return "not JSON, or half of it"
+    if isinstance(error, KeyError):
+        return f"without {error}"
+    if isinstance(error, (TypeError, AttributeError)):
+        return f"not what a manifest holds ({error})"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -11,7 +11,9 @@ def command(
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's key or directory, a job.yaml, a job id.")] = "",
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
-    prune: Annotated[int, typer.Option(metavar="KEEP", help="Remove all but the newest KEEP that verify.")] = 0,
+    prune: Annotated[
+        int | None, typer.Option(metavar="KEEP", help="Remove all but the newest KEEP that verify; at least 2.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """List the checkpoints of a run: step, age, size, and whether they can be loaded.
@@ -25,13 +27,20 @@ def command(
       hpc-resume checkpoints runs/resnet-12 --verify
       hpc-resume checkpoints resnet-12 --prune 2
     """  # noqa: D301 - click reads the \b: keep these lines
-    from hpc_resume.cli import console  # noqa: PLC0415 - a verb pays only for what it uses
+    import sys  # noqa: PLC0415 - a verb pays only for what it uses
+
+    from hpc_resume.cli import console  # noqa: PLC0415
     from hpc_resume.observe import checkpoints, shelf  # noqa: PLC0415
     from hpc_resume.observe.targets import select_one  # noqa: PLC0415
 
     found = select_one(run)
-    removed = checkpoints.prune(found, prune) if prune else ()
-    rows = checkpoints.listing(found, verify=verify or bool(prune))
+    show = console.say if sys.stderr is not None and sys.stderr.isatty() else None
+    if prune is None:
+        rows, removed = checkpoints.listing(found, verify=verify, show=show), ()
+    else:
+        rows, removed = checkpoints.prune(found, prune, show)
+        if not removed:
+            console.say(f"{found.key}: nothing was removed; {shelf.why_nothing(rows, prune)}")
     if as_json:
         console.answer_json(shelf.as_record(found, rows, removed))
     else:

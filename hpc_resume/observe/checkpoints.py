@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +44,20 @@ class Row:
     path: str
 
 
-def listing(run: RunDir, *, verify: bool) -> tuple[Row, ...]:
-    """Every checkpoint, newest first; with `verify` every byte of each is read.
+def listing(run: RunDir, *, verify: bool, show: Callable[[str], None] | None = None) -> tuple[Row, ...]:
+    """Every checkpoint, newest first; with `verify` every byte of each is read, and `show` is told before.
 
     Raises RunStateError when a newer hpc_resume wrote one.
     """
     latest = run.latest_step()
-    found = (_row(run, item, latest, verify=verify) for item in _catalogue(run).listing())
+    found = (_row(run, item, latest, show, verify=verify) for item in _catalogue(run).listing())
     rows = [row for row in found if row is not None]
     rows += [_aside(run, name) for name in _names(run) if ".broken-" in name]
     return tuple(sorted(rows, key=lambda row: row.step, reverse=True))
 
 
-def prune(run: RunDir, keep: int) -> tuple[Row, ...]:
-    """Remove all but the newest `keep` that verify, and what is broken; those that were removed.
+def prune(run: RunDir, keep: int, show: Callable[[str], None] | None = None) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Remove all but the newest `keep` that verify, and what is broken; those that stay, and those that went.
 
     Nothing is removed where nothing verifies. Raises RunHeldError while a process is at work on the run; UsageError
     for fewer than two; RunStateError when a removal fails, or when the run is somebody else's.
@@ -69,11 +69,11 @@ def prune(run: RunDir, keep: int) -> tuple[Row, ...]:
     if (owner := run.path.stat().st_uid) != os.geteuid():
         raise RunStateError(f"{run.path} belongs to user id {owner}, this is {os.geteuid()}: only its owner prunes it")
     with _held(run):
-        rows = listing(run, verify=True)
+        rows = listing(run, verify=True, show=show)
         sound = [row for row in rows if row.state == VERIFIED]
         gone = set(Retention(keep).superfluous(row.step for row in sound))
         if not sound:
-            return ()
+            return rows, ()
         chosen = [row for row in rows if row.state == BROKEN or row.step in gone]
         placing = _placing(run)
         for row in chosen:
@@ -81,7 +81,7 @@ def prune(run: RunDir, keep: int) -> tuple[Row, ...]:
                 _remove(placing, row)
             except OSError as error:
                 raise RunStateError(f"{row.path}: {error.strerror or error}; remove it by hand") from error
-    return tuple(chosen)
+    return tuple(row for row in rows if row not in chosen), tuple(chosen)
 
 
 def _remove(placing: ByRename | ByManifest, row: Row) -> None:
@@ -119,10 +119,14 @@ def _held(run: RunDir) -> Iterator[None]:
         lease.release()
 
 
-def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: bool) -> Row | None:
+def _row(
+    run: RunDir, item: Published | Skipped, latest: int | None, show: Callable[[str], None] | None, *, verify: bool
+) -> Row | None:
     """None for one that was pruned while it was read."""
     if isinstance(item, Skipped):
         return _broken(item.step, item.directory, item.reason, BROKEN if item.lasting else UNREADABLE)
+    if verify and show is not None:
+        show(f"reading step {item.step} ({size_words(item.manifest.size)})")
     try:
         manifest.verify(item.directory, item.manifest, checksums=verify)
     except BrokenError as error:
@@ -135,7 +139,7 @@ def _row(run: RunDir, item: Published | Skipped, latest: int | None, *, verify: 
         "",
         item.step == latest,
         item.manifest.created or None,
-        sum(file.size for file in item.manifest.files),
+        item.manifest.size,
         tuple(sorted(set(item.manifest.components.values()))),
         str(run.checkpoint_dir(item.step)),
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from hpc_resume.observe.checkpoints import Row, size_words
+from hpc_resume.observe.checkpoints import VERIFIED, Row, size_words
 from hpc_resume.observe.status import age
 from hpc_resume.run.ledger import auto_cadence
 from hpc_resume.run.rundir import RunDir
@@ -21,6 +21,13 @@ def in_words(run: RunDir, rows: Sequence[Row], removed: Sequence[Row]) -> str:
     if auto := auto_cadence(run):
         lines.append(f"saved {auto.words()}")
     return "\n".join(lines) + "\n"
+
+
+def why_nothing(rows: Sequence[Row], keep: int) -> str:
+    """Why a prune has removed nothing."""
+    if not any(row.state == VERIFIED for row in rows):
+        return "no checkpoint verifies, and a broken one may be all that is left" if rows else "there is no checkpoint"
+    return f"there are no more than {keep}, and none is broken"
 
 
 def as_record(run: RunDir, rows: Sequence[Row], removed: Sequence[Row]) -> Mapping[str, object]:

@@ -64,11 +64,19 @@ def test_a_flipped_bit_is_found_by_verify_and_pruning_keeps_what_is_whole(start,
         20: "verified",
         10: "verified",
     }
-    pruned = json.loads(call(run, "--prune", "2", "--json").stdout)
+    assert "reading" not in call(run, "--verify", code=1).stderr, "progress is for a terminal"
+    pruned = json.loads(call(run, "--prune", "2", "--json", "--verify").stdout)
     assert [row["step"] for row in pruned["removed"]] == [40, 30, 10]
     assert [(row["step"], row["state"]) for row in pruned["checkpoints"]] == [(50, "verified"), (20, "verified")]
     assert sorted(path.name for path in shelf.iterdir()) == ["step-00000020", "step-00000050"]
-    assert "at least 2" in call(run, "--prune", "1", code=78).stderr
+    for few in ("1", "0", "-1"):
+        assert "at least 2" in call(run, "--prune", few, code=78).stderr
+    assert "nothing was removed; there are no more than 2, and none is broken" in call(run, "--prune", "2").stderr
+    for name in ("step-00000020", "step-00000050"):
+        (shelf / name / "manifest.json").write_text('{"version": 1, "st')
+    done = call(run, "--prune", "2")
+    assert "broken: manifest.json: not JSON, or half of it" in done.stdout
+    assert "nothing was removed; no checkpoint verifies" in done.stderr
 
 
 def test_pruning_touches_nothing_while_a_process_is_at_work(start, walk, call, tmp_path):

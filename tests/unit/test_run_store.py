@@ -83,9 +83,9 @@ def damage_manifest(change):
         (lambda path: os.truncate(path / "state.json", 5), "state.json: 5 bytes where the manifest says"),
         (lambda path: (path / "state.json").unlink(), "state.json: No such file"),
         (lambda path: (path / "manifest.json").unlink(), "manifest.json: No such file"),
-        (lambda path: (path / "manifest.json").write_text("{"), "manifest.json: JSONDecodeError"),
-        (lambda path: (path / "manifest.json").write_text("[3]"), "manifest.json: TypeError"),
-        (damage_manifest(lambda record: record.pop("files")), "manifest.json: KeyError"),
+        (lambda path: (path / "manifest.json").write_text("{"), "manifest.json: not JSON, or half of it"),
+        (lambda path: (path / "manifest.json").write_text("[3]"), "manifest.json: not what a manifest holds"),
+        (damage_manifest(lambda record: record.pop("files")), "manifest.json: without 'files'"),
         (damage_manifest(lambda record: record.update(step=7)), "manifest.json: it is of step 7"),
         (
             damage_manifest(lambda record: record["files"].append({"path": "../../x", "size": 0, "crc32": "00000000"})),

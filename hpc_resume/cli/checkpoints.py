@@ -35,8 +35,9 @@ def command(
 
     found = select_one(run)
     show = console.say if sys.stderr is not None and sys.stderr.isatty() else None
+    removed: tuple[checkpoints.Row, ...] = ()
     if prune is None:
-        rows, removed = checkpoints.listing(found, verify=verify, show=show), ()
+        rows = checkpoints.listing(found, verify=verify, show=show)
     else:
         rows, removed = checkpoints.prune(found, prune, show)
         if not removed:

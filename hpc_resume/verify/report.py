@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,17 +62,24 @@ def compared_words(verdict: Verdict) -> str:
     )
 
 
+def check_place(path: Path) -> None:
+    """Before hours of training: raise UsageError where no report can be written."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"--report {path}: the name must end in .html or .md")
+    if not path.parent.is_dir():
+        raise UsageError(f"--report {path}: there is no directory {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--report {path}: cannot be written; name a file in a directory of your own")
+
+
 def write_report(verdict: Verdict, path: Path) -> None:
-    """Write the page. Raises UsageError for a name that ends in neither .html nor .md."""
+    """Write the page to a place that `check_place` has passed. Raises OSError."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a report
 
-    name = FORMATS.get(path.suffix)
-    if name is None:
-        raise UsageError(f"--report {path}: the name must end in .html or .md")
     html = path.suffix == ".html"
     environment = Environment(undefined=StrictUndefined, autoescape=html, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - HTML is
     environment.filters["short"] = _value
-    text = environment.from_string(read_template(name)).render(
+    text = environment.from_string(read_template(FORMATS[path.suffix])).render(
         verdict=verdict,
         settings=verdict.settings,
         words=verdict_words(verdict),

@@ -35,7 +35,10 @@ class Trial:
 def run_trial(
     job_file: JobFile, directory: Path, interruptions: int, seed: int, show: Callable[[str], local.Watcher]
 ) -> Trial:
-    """Run both. `show(what)` gives the watcher of each. Raises HpcResumeError when one of them does not finish."""
+    """Run both. `show(what)` gives the watcher of each.
+
+    Raises HpcResumeError when one of them does not finish, KeyboardInterrupt when a person has ended it.
+    """
     reference = read_trace(_run(job_file, directory, "uninterrupted", (), show))
     steps = choose_steps(reference.steps, interruptions, seed)
     resumed = read_trace(_run(job_file, directory, "interrupted", steps, show))
@@ -67,7 +70,7 @@ def _run(
         job = local_job(file, stdout=stream.fileno(), stderr=stream.fileno())
         choice = local.choose_run(job, new=True)
         results = local.supervise(job, choice.number, show(what))
-    if not results:
+    if not results or results[0].cause == "cancelled":  # one Ctrl-C asks the training to stop, two end it
         raise KeyboardInterrupt
     if results[0].decision != "finish":
         raise HpcResumeError(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from hpc_resume.contract import FORMAT_VERSION, VERSION
+from hpc_resume.errors import CheckpointError
 from hpc_resume.verify.compare import Parting, StateDifference, finite, metrics_to_compare, partings
 from hpc_resume.verify.states import compare_checkpoints
 from hpc_resume.verify.suspects import Suspicion, suspect
@@ -54,9 +55,15 @@ class Verdict:
 
 
 def judge(trial: Trial, settings: Settings, seconds: float) -> Verdict:
-    """Compare both runs. Raises CheckpointError when a final state cannot be read."""
+    """Compare both runs.
+
+    Raises CheckpointError when a final state cannot be read or there is nothing to compare, UsageError for a metric
+    that was not logged.
+    """
     reference, resumed = trial.reference, trial.resumed
     names = metrics_to_compare((reference, resumed), settings.metrics)
+    if not names and not resumed.kinds and not reference.batches:
+        raise CheckpointError("there is nothing to compare: the training registers nothing and logs nothing")
     parted = tuple(partings(reference, resumed, names, settings.tolerance))
     states = tuple(compare_checkpoints(reference.checkpoint, resumed.checkpoint, settings.tolerance))
     first = reference.batches.get(0)

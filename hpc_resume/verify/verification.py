@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_resume.errors import UsageError
-from hpc_resume.launch.job_file import read_job
+from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.launch.job_file import JobFile, read_job
 from hpc_resume.launch.plan import decide
 from hpc_resume.observe.progress import live_line
 from hpc_resume.schedulers import local
-from hpc_resume.verify.report import FORMATS, write_report
+from hpc_resume.verify.report import check_place, write_report
 from hpc_resume.verify.trial import run_trial
 from hpc_resume.verify.verdict import Settings, Verdict, judge
 
@@ -35,8 +35,8 @@ class Request:
 
 def verify(request: Request, say: Callable[[str], None]) -> Verdict:
     """Run, compare, and write the report. Raises HpcResumeError when a run does not finish or cannot be compared."""
-    if request.report is not None and request.report.suffix not in FORMATS:
-        raise UsageError(f"--report {request.report}: the name must end in .html or .md")
+    if request.report is not None:
+        check_place(request.report)
     job_file = read_job(request.file)
     command = job_file.job.command
     settings = Settings(
@@ -49,6 +49,25 @@ def verify(request: Request, say: Callable[[str], None]) -> Verdict:
         request.metrics,
     )
     directory = Path(tempfile.mkdtemp(prefix="hpc-resume-verify-"))
+    try:
+        verdict = _both_runs(job_file, settings, directory, say)
+        if request.report is not None:
+            write_report(verdict, request.report)
+            say(f"wrote {request.report}")
+    except (KeyboardInterrupt, UsageError):  # nothing in it that anybody would look for
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    except HpcResumeError:
+        say(f"what has run is kept in {directory}")
+        raise
+    if verdict.equal:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        say(f"both runs are kept in {directory}")
+    return verdict
+
+
+def _both_runs(job_file: JobFile, settings: Settings, directory: Path, say: Callable[[str], None]) -> Verdict:
     began = time.monotonic()
     with ExitStack() as lines:
 
@@ -57,13 +76,5 @@ def verify(request: Request, say: Callable[[str], None]) -> Verdict:
             say(f"{what} run of {settings.job}")
             return lines.enter_context(live_line())
 
-        trial = run_trial(job_file, directory, request.interruptions, request.seed, show)
-    verdict = judge(trial, settings, time.monotonic() - began)
-    if request.report is not None:
-        write_report(verdict, request.report)
-        say(f"wrote {request.report}")
-    if verdict.equal:
-        shutil.rmtree(directory, ignore_errors=True)
-    else:
-        say(f"both runs are kept in {directory}")
-    return verdict
+        trial = run_trial(job_file, directory, settings.interruptions, settings.seed, show)
+    return judge(trial, settings, time.monotonic() - began)

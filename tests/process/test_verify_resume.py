@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,12 +117,46 @@ def test_what_cannot_be_verified_says_why(tmp_path):
     short = verify(project(tmp_path / "short", toy("run.steps(2)")))
     assert (short.returncode, short.stdout) == (78, "")
     assert "a training of 2 steps cannot be interrupted 2 times: --interruptions 1" in short.stderr
+    assert not list((tmp_path / "short").glob("hpc-resume-verify-*"))
     nothing = verify(project(tmp_path / "nothing", "print('no run')"))
     assert nothing.returncode == 1
     assert "saved nothing" in nothing.stderr
-    report = verify(tmp_path / "short", "--report", "r.pdf")
-    assert report.returncode == 78
-    assert "must end in .html or .md" in report.stderr
+    assert "what has run is kept in" in nothing.stderr
+    for name, words in (("r.pdf", "must end in .html or .md"), ("no/r.html", "there is no directory no")):
+        report = verify(tmp_path / "short", "--report", name)
+        assert report.returncode == 78
+        assert words in report.stderr
+        assert "uninterrupted" not in report.stderr, "said before the training, not after it"
+    metric = verify(project(tmp_path / "metric", toy("run.steps(5)")), "--metric", "los")
+    assert (metric.returncode, metric.stdout) == (78, "")
+    assert "--metric los: the training has logged no such metric; there are loss, seconds" in metric.stderr
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
+    directory = project(tmp_path, toy("run.steps(10_000)", "__import__('time').sleep(0.01)"))
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "HPC_RESUME", "RANK"))}
+    argv = [sys.executable, "-m", "hpc_resume", "verify-resume"]
+    child = subprocess.Popen(
+        argv,
+        cwd=directory,
+        env=env | {"TMPDIR": str(directory)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 60
+        while not list(directory.glob("hpc-resume-verify-*/uninterrupted/*/attempts/0001/metrics.jsonl")):
+            assert time.monotonic() < until, "the training has not begun"
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        out, words = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert (child.returncode, out) == (130, ""), words
+    assert "Traceback" not in words
+    assert sorted(path.name for path in directory.iterdir()) == ["job.yaml", "train.py"]
 
 
 BUGS = {

@@ -48,6 +48,7 @@ ENV_KEEP_EVERY: Final = "HPC_RESUME_KEEP_EVERY"  # and each whose step is a mult
 ENV_SAVE_ASYNC: Final = "HPC_RESUME_SAVE_ASYNC"  # 1: a save costs the training a copy in memory, and is written behind
 ENV_FAST_DIR: Final = "HPC_RESUME_FAST_DIR"  # a directory of the node that takes a save first; empty: none
 ENV_CHECKSUMS: Final = "HPC_RESUME_CHECKSUMS"  # 0: a start compares sizes and does not read every byte
+ENV_WANDB: Final = "HPC_RESUME_WANDB"  # job.yaml's `wandb:` as one line of JSON; empty: none
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
 ENV_RESTART_COUNT: Final = "HPC_RESUME_RESTART_COUNT"  # 0 in the first start of a job
@@ -143,6 +144,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_SAVE_ASYNC", "1: saves are written behind the training; 0: not; empty: as the code says"),
     ("HR_FAST_DIR", "directory of the node that takes a save first; empty: none"),
     ("HR_CHECKSUMS", "1: a start reads every byte of the checkpoint that it loads; 0: it compares sizes"),
+    ("HR_WANDB", "the `wandb:` section as one line of JSON; empty: none"),
     ("HR_STAGGER_MS", "milliseconds between the starts of two array tasks; 0: none"),
     ("HR_STAGGER_JITTER_MS", "upper bound of the random part, milliseconds"),
     ("HR_STAGGER_WIDTH", "how many tasks start together (the array's %N); 0: all"),

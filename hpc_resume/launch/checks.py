@@ -19,7 +19,6 @@ DEFAULT_MAX_ARRAY: Final = 1001  # MaxArraySize where slurm.conf does not say
 
 # Refused by name, never accepted and ignored. An empty value: the key itself.
 NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = (
-    (("wandb",), "", "; the training can call wandb itself meanwhile"),
     (("sweep",), "", ""),
     (("launcher",), "torchrun", "; one task per job until then: direct or srun"),
 )

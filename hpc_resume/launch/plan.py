@@ -76,6 +76,7 @@ def _variables(job: Job, width: int) -> Iterator[Variable]:
     yield Variable("HR_LEAD", _seconds(job.preemption.lead), ("preemption.lead",))
     yield from _requeue(job.requeue)
     yield from _checkpoint(job.checkpoint)
+    yield Variable("HR_WANDB", _wandb(job), ("wandb",))
     yield from _stagger(job, width)
 
 
@@ -132,6 +133,13 @@ def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
     yield Variable("HR_SAVE_ASYNC", "" if told is None else str(int(told)), ("checkpoint.async",))
     yield Variable("HR_FAST_DIR", checkpoint.fast_dir or "", ("checkpoint.fast_dir",))
     yield Variable("HR_CHECKSUMS", int(checkpoint.checksums), ("checkpoint.checksums",))
+
+
+def _wandb(job: Job) -> str:
+    """What the training is told of it: the keys that somebody set, and `resume`, so that {} is something too."""
+    if job.wandb is None:
+        return ""
+    return json.dumps({"resume": job.wandb.resume} | job.wandb.model_dump(mode="json", exclude_unset=True))
 
 
 def _stagger(job: Job, width: int) -> Iterator[Variable]:

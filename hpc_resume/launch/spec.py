@@ -235,6 +235,38 @@ class Watch(_Section):
     timeout: Duration = Field(default="60s", description="How long to wait for the answer.")
 
 
+def _project(value: str) -> str:
+    if re.search(r"[/\\#?%:]", value) or not value.strip():
+        raise ValueError(f"{value!r}: W&B's names have none of / \\ # ? % : in them")
+    return value
+
+
+def _metric(value: str) -> str:
+    if not value.strip() or value.startswith("_"):
+        raise ValueError(f"{value!r}: a metric's name; those that begin with _ are W&B's own")
+    return value
+
+
+class Wandb(_Section):
+    """The run at W&B: the same one over all attempts."""
+
+    project: Annotated[str, AfterValidator(_project)] | None = Field(default=None, description="W&B's project.")
+    entity: Annotated[str, AfterValidator(_project)] | None = Field(default=None, description="The user or the team.")
+    group: str | None = Field(default=None, description="Group of runs.")
+    name: str | None = Field(default=None, description="What the web page shows; the id is the run's own.")
+    notes: str | None = Field(default=None, description="Sent at the first start alone: a resume would overwrite.")
+    tags: tuple[str, ...] = Field(default=(), description="Words to find the run by.", strict=False)
+    resume: Literal["allow", "must", "never", "auto"] = Field(
+        default="allow", description="Whether the run may exist (allow), must, or must not before the first start."
+    )
+    step_metric: Annotated[str, AfterValidator(_metric)] = Field(
+        default="global_step", description="The metric that carries the step, on the x axis of every other."
+    )
+    rewind: bool = Field(
+        default=False, description="true: what was logged after the checkpoint is taken back, where the server can."
+    )
+
+
 class Job(_Section):
     """One job.yaml of hpc_resume."""
 
@@ -258,6 +290,7 @@ class Job(_Section):
     preemption: Preemption = Field(default_factory=Preemption, description="The warning before the end.")
     requeue: Requeue = Field(default_factory=Requeue, description="When the job goes back into the queue.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state is saved.")
+    wandb: Wandb | None = Field(default=None, description="The run at W&B; {} is enough.")
     watch: Watch | None = Field(
         default=None, description="The command is a program that nobody can edit: asked to save by its terminal."
     )

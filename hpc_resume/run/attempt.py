@@ -120,6 +120,7 @@ class Attempt:
         """Before the first step: everything that was saved must have been restored."""
         self._refuse_children()
         self.saver.seal()
+        self.trackers.begin()
         self.begun = self.guard.begun = True
         self.guard.passed = time.monotonic()
         self.watchdog.wake()
@@ -187,8 +188,10 @@ class Attempt:
         waited = round(time.monotonic() - received.at, 6)
         self._stopped = Stopped(received.signum, completed)
         ending = judge(self._stopped, os.environ)
-        # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B.
-        self.trackers.mark_preempting()
+        # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B. A run that its
+        # owner has ended does not come back.
+        if not self.opening.attempt_dir.is_to_end():
+            self.trackers.mark_preempting()
         self._save_for_the_last_time(completed)
         self.trackers.finish(ending.code, FINISH_SECONDS)
         if self._recorder.second is not None:
@@ -271,7 +274,18 @@ class Attempt:
         if not self._writes:
             return Trackers({}, say), None
         run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
-        facts = Facts(attempt_dir.metrics_file, run_dir.key, self.opening.attempt, self.start_step, self.resumed)
+        number = self.opening.attempt
+        earlier = tuple(one.metrics_file for one in run_dir.attempts() if one.number < number)
+        facts = Facts(
+            attempt_dir.metrics_file,
+            run_dir.key,
+            number,
+            self.start_step,
+            self.resumed,
+            run_dir.run_file,
+            say,
+            earlier,
+        )
         batches = JsonLines(attempt_dir.batches_file) if self.environment.drill is not None else None
         return Trackers.open(facts, say), batches
 

@@ -71,10 +71,12 @@ class Guard:
             self._tell_stuck(received, hard_at)
         else:
             say(f"SIG{received.name} before the first step: nothing new to save, leaving at once")
-        bounded(self._trackers.mark_preempting, _share(hard_at, 0.4))
+        if not self._attempt_dir.is_to_end():
+            bounded(self._trackers.mark_preempting, _share(hard_at, 0.4))
         if self._saver.in_flight is not None:
             self._saver.wait(_share(hard_at, 0.8))
         bounded(lambda: self._outcome.write(ending, self._saver.published, stuck=self.begun), _share(hard_at, 0.5))
+        bounded(lambda: self._trackers.finish(ending.code, _share(hard_at, 0.5)), _share(hard_at, 0.5))
         exit_now(ending.code)
 
     def leave_hard(self, received: Received) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from hpc_resume import contract
 from hpc_resume.checkpoints.layout import parse_step, step_name
 from hpc_resume.durable import read_plain
+from hpc_resume.errors import HpcResumeError
 from hpc_resume.run import records
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ class AttemptDir:
     def events_file(self, host: str, pid: int) -> Path:
         """Events of one process."""
         return self.events_dir / f"{host}.{pid}.jsonl"
+
+    def is_to_end(self) -> bool:
+        """Whether its owner has asked that the run ends for good: `hpc-resume cancel`, `poke stop`."""
+        try:
+            fields = records.read_fields(self.control_file)
+        except HpcResumeError:
+            return False
+        return fields is not None and fields.text("request") in ("cancel", "stop")
 
     def attempt(self) -> AttemptRecord | None:
         """What attempt.json says."""

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from hpc_resume.errors import HpcResumeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
-TRACKERS: Final = {"jsonl": "hpc_resume.trackers.jsonl"}
+# The order counts: what a tracker logs is in metrics.jsonl by then.
+TRACKERS: Final = {"jsonl": "hpc_resume.trackers.jsonl", "wandb": "hpc_resume.trackers.wandb"}
 ENTRY_POINTS: Final = "hpc_resume.trackers"
 
 MARK_SECONDS: Final = 2.0  # W&B's takes under 1 ms when it works
@@ -28,17 +31,27 @@ CLOSE_SECONDS: Final = 60.0  # at the normal end, where nobody is waiting for th
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a tracker may want to know when it is opened; `step` is the one that the run goes on from."""
+    """What a tracker may want to know when it is opened.
+
+    `step` is the one that the run goes on from; `earlier` are the metrics files of the attempts before, oldest first;
+    `run_file` is run.json, where a tracker may keep a section of its own; `say` is a line on stderr.
+    """
 
     metrics_file: Path
     run_key: str
     attempt: int
     step: int
     resumed: bool
+    run_file: Path
+    say: Callable[[str], None]
+    earlier: tuple[Path, ...] = ()
 
 
 class Tracker(Protocol):
     """What a run tells; none of it is ever called from a signal handler."""
+
+    def begin(self) -> None:
+        """The first step is about to be taken; nothing was logged for it yet."""
 
     def log(self, metrics: Mapping[str, object], step: int) -> None:
         """Record `metrics` of `step`."""
@@ -65,6 +78,8 @@ class Trackers:
         for name, load in _loaders().items():
             try:
                 tracker = load()(facts)
+            except HpcResumeError:
+                raise  # the owner's mistake, in words
             except Exception as error:  # noqa: BLE001 - somebody else's code; no training dies of a logger
                 say(f"tracker {name}: {type(error).__name__}: {error}; it is left out")
                 continue
@@ -72,11 +87,23 @@ class Trackers:
                 opened[name] = tracker
         return cls(opened, say)
 
+    def begin(self) -> None:
+        """Tell each. Raises what is the owner's mistake; anything else is said."""
+        for name, tracker in self._opened.items():
+            try:
+                tracker.begin()
+            except HpcResumeError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                self._note(name, f"{type(error).__name__}: {error}")
+
     def log(self, metrics: Mapping[str, object], step: int) -> None:
         """Hand `metrics` to each."""
         for name, tracker in self._opened.items():
             try:
                 tracker.log(metrics, step)
+            except HpcResumeError:
+                raise
             except Exception as error:  # noqa: BLE001 - as above
                 self._note(name, f"{type(error).__name__}: {error}; metrics are being lost")
 

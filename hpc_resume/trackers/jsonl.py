@@ -33,6 +33,9 @@ class JsonLines:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, FILE_MODE)
 
+    def begin(self) -> None:
+        """The file is there."""
+
     def log(self, metrics: Mapping[str, object], step: int) -> None:
         """One line. Numbers of other libraries (0-d tensors, NumPy scalars) become Python's, anything else its text."""
         record = {"step": step, "t": round(time.time(), 3)}

@@ -14,7 +14,15 @@ from hpc_resume.trackers import TRACKERS, Facts, Trackers
 
 @pytest.fixture
 def facts(tmp_path):
-    return Facts(tmp_path / "metrics.jsonl", "net-7", attempt=2, step=40, resumed=True)
+    return Facts(
+        tmp_path / "metrics.jsonl",
+        "net-7",
+        attempt=2,
+        step=40,
+        resumed=True,
+        run_file=tmp_path / "run.json",
+        say=lambda words: None,
+    )
 
 
 @pytest.fixture(params=sorted(TRACKERS))
@@ -35,6 +43,7 @@ class Many:
 
 
 def test_the_whole_life_of_one(tracker):
+    tracker.begin()
     tracker.log({"loss": 0.5}, 40)
     tracker.mark_preempting()
     tracker.mark_preempting()
@@ -63,6 +72,9 @@ class Awkward:
         self.asked = []
         self.never = threading.Event()
 
+    def begin(self):
+        raise ValueError("not today")
+
     def log(self, metrics, step):
         raise OSError("no space")
 
@@ -79,6 +91,7 @@ def test_one_that_fails_is_named_once_and_one_that_hangs_is_left_behind():
     said: list[str] = []
     awkward = Awkward()
     trackers = Trackers({"awkward": awkward}, said.append)
+    trackers.begin()
     for step in range(5):
         trackers.log({"loss": 1.0}, step)
     trackers.mark_preempting()
@@ -86,7 +99,7 @@ def test_one_that_fails_is_named_once_and_one_that_hangs_is_left_behind():
     trackers.finish(138, 0.05)
     assert time.monotonic() - began < 5
     assert awkward.asked == ["mark", 138]
-    assert said == ["tracker awkward: OSError: no space; metrics are being lost"]
+    assert said == ["tracker awkward: ValueError: not today"]
     awkward.never.set()
 
 
@@ -104,6 +117,7 @@ def test_a_package_outside_adds_one_by_its_entry_point(facts, tmp_path, monkeypa
     (tmp_path / "elsewhere.py").write_text(
         "class Outside:\n"
         "    def __init__(self, facts): self.path = facts.metrics_file.with_name('outside')\n"
+        "    def begin(self): pass\n"
         "    def log(self, metrics, step): self.path.write_text(f'{step} {dict(metrics)}')\n"
         "    def mark_preempting(self): pass\n"
         "    def finish(self, exit_code): pass\n"

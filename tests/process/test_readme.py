@@ -52,7 +52,6 @@ def test_the_exit_codes_are_the_contracts() -> None:
 def test_what_readme_says_is_refused_is_refused(tmp_path: Path) -> None:
     said = README.split("refused in `job.yaml`")[1].split("\n\n")[0]
     keys = {
-        "`wandb:`": "wandb: {project: p}",
         "`sweep:`": "sweep: {id: e/p/abc123}",
         "`launcher: torchrun`": "launcher: torchrun",
         "more than one task": "slurm: {ntasks: 2}",

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_SAVE_ASYNC": "",
     "HR_FAST_DIR": "",
     "HR_CHECKSUMS": 1,
+    "HR_WANDB": "",
     "HR_STAGGER_MS": 0,
     "HR_STAGGER_JITTER_MS": 0,
     "HR_STAGGER_WIDTH": 0,

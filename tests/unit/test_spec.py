@@ -85,7 +85,7 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
         env: {A-B: 1, WANDB_API_KEY: x}
         requeue: {on: [preemptd], max: {crash: -1}}
         checkpoint: {keep: 1, evry: 3}
-        wandb: {project: p}
+        wandb: {project: a/b, resume: yes, step_metric: _step}
         """
     ) == [
         "job.yaml:1:1: name: this key is required and missing",
@@ -99,14 +99,15 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
         "job.yaml:7:40: requeue.max.crash: must be a whole number, 0 or more, or `unlimited`",
         "job.yaml:8:20: checkpoint.keep: 1: must be at least 2",
         "job.yaml:8:23: checkpoint.evry: unknown key; did you mean every?",
-        f"job.yaml:9:1: wandb: this is not built yet in hpc_resume {VERSION}; the training can call wandb itself meanwhile",
+        "job.yaml:9:18: wandb.project: 'a/b': W&B's names have none of / \\ # ? % : in them",
+        "job.yaml:9:31: wandb.resume: yes: must be allow or must or never or auto",
+        "job.yaml:9:49: wandb.step_metric: '_step': a metric's name; those that begin with _ are W&B's own",
     ]
 
 
 @pytest.mark.parametrize(
     ("line", "key", "where"),
     [
-        ("wandb: {project: p}", "wandb", "3:1"),
         ("sweep: {id: a/b/c}", "sweep", "3:1"),
         ("launcher: torchrun", "launcher", "3:11"),
     ],

@@ -1,0 +1,304 @@
+"""The W&B run of `wandb:` in job.yaml: one over all attempts, with every row of run.log() in it once.
+
+Its id is in run.json, and the training may call wandb.init() itself (its arguments count) or leave it to us.
+
+Rows carry W&B's `_step` as their number in the ledger (metrics.jsonl of all attempts), so the `starting_step` of a
+resumed run says which of them the server has: the rest is sent first. Rejected: `wandb sync` of the .wandb file. It
+sends rows twice that had arrived before the connection was lost, and the file lacks up to 32 KiB when wandb-core is
+killed (both measured, 0.31).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from hpc_resume.errors import ConfigError
+from hpc_resume.trackers.ledger import merge, read_rows, repeats
+from hpc_resume.trackers.wandb import WandbTracker
+from hpc_resume.trackers.wandb_names import RunFile, Wishes, as_run_id, own_run_id
+from hpc_resume.trackers.wandb_service import is_reachable
+from hpc_resume.trackers.wandb_session import wandb_module
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hpc_resume.trackers import Facts
+    from hpc_resume.trackers.ledger import Row
+
+INIT_SECONDS: Final = 30
+FINISH_SECONDS: Final = 5  # wandb-core closes the .wandb file and gives up; measured: back after 5.1
+LAST_TRIES: Final = 8  # at the normal end, where nobody is waiting for the node
+
+
+class ManagedTracker(WandbTracker):
+    """A run of our own, which the training may also begin and log to by itself."""
+
+    def __init__(self, facts: Facts, wishes: Wishes) -> None:
+        super().__init__(facts)
+        self.wishes = wishes
+        self.file = RunFile(facts.run_file)
+        self.known = self.file.section()
+        self.ours = False
+        self._set: dict[str, str | None] = {}  # variables as they were before us
+        self._init: Any = None
+        self._next = 0
+        self._repeats: Counter[int] = Counter()
+        self._reachable = True
+        self._logging = False
+        self._is_shared = self.known.get("shared") is True
+
+    # --- the start ------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """The id on disk, W&B's variables set, wandb.init replaced by one that keeps to them."""
+        record = self.file.whole()
+        name = self.facts.run_key if not self.facts.run_key.isdigit() else f"{record.get('name')}-{self.facts.run_key}"
+        given = as_run_id(self.wishes.run_id) if self.wishes.run_id else ""
+        place, created = self.facts.run_file.parent, str(record.get("created"))
+        self.id = given or self.known.get("id") or own_run_id(name, place, created, os.environ)
+        if given and given != self.wishes.run_id:
+            self.facts.say(f"W&B takes no run id {self.wishes.run_id!r}: it is {given}")
+        if self.known.get("id") != self.id:
+            self.known = {}
+            self.file.note(id=self.id, project=self.wishes.project, entity=self.wishes.entity, started=False)
+        self._reachable = os.environ.get("WANDB_MODE", "online") != "online" or is_reachable(os.environ)
+        for variable, value in self._variables().items():
+            self._set[variable] = os.environ.get(variable)
+            os.environ[variable] = value
+        if not self._reachable:
+            self.facts.say("W&B is out of reach: this attempt logs offline, and the next one sends it")
+        self._replace_init()
+
+    def _variables(self) -> dict[str, str]:
+        wanted = {
+            "WANDB_RUN_ID": self.id,
+            "WANDB_RESUME": self._resume(),
+            "WANDB_PROJECT": self.wishes.project,
+            "WANDB_ENTITY": self.wishes.entity,
+            "WANDB_RUN_GROUP": self.wishes.group,
+            "WANDB_NAME": self.wishes.name,
+            "WANDB_INIT_TIMEOUT": os.environ.get("WANDB_INIT_TIMEOUT", str(INIT_SECONDS)),
+            "WANDB_FINISH_TIMEOUT": os.environ.get("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS)),
+        }
+        if not self._reachable:
+            wanted["WANDB_MODE"] = "offline"
+        return {name: value for name, value in wanted.items() if value}
+
+    def _resume(self) -> str:
+        """`never` is about the first start; a run that we have begun ourselves is continued."""
+        return "allow" if self.known.get("started") and self.wishes.resume == "never" else self.wishes.resume
+
+    def _replace_init(self) -> None:
+        import wandb  # noqa: PLC0415 - asked for by job.yaml
+
+        self._init = wandb.init
+
+        def init(*args: Any, **kwargs: Any) -> Any:
+            if wandb.run is not None or kwargs.get("id", self.id) != self.id:
+                return self._init(*args, **kwargs)
+            return self._begin(*args, **kwargs)
+
+        wandb.init = init
+
+    def begin(self) -> None:
+        """Before the first step: the run exists, and what an earlier attempt could not send is on its way."""
+        with self.lock:
+            self.session.look()
+            if self.session.run is None and self.session.ended is None:
+                self._begin_ours()
+
+    def _begin_ours(self) -> None:
+        self.ours = True
+        wishes = self.wishes
+        more = {"tags": list(wishes.tags)} if wishes.tags else {}
+        self._begin(**(more | ({"notes": wishes.notes} if wishes.notes else {})))
+
+    def _begin(self, *args: Any, **kwargs: Any) -> Any:
+        """`init` with the run's own name; offline when the server is lost meanwhile. Raises ConfigError for `must`."""
+        kwargs = self._kept_to(kwargs)
+        rows, rewound = self._ledger(), False
+        try:
+            run = self._rewind(rows, args, kwargs) if self._wants_rewind(rows) else None
+            rewound = run is not None
+            run = run or self._init(*args, **kwargs)
+        except Exception as error:
+            if self.wishes.resume in ("must", "never") and type(error).__name__ == "UsageError":
+                raise ConfigError(f"W&B refuses resume={self.wishes.resume} for {self.id}: {error}") from None
+            if type(error).__name__ != "CommError":
+                raise
+            self.facts.say(f"W&B does not answer ({error}): this attempt logs offline, and the next one sends it")
+            run = self._init(*args, **(kwargs | {"mode": "offline", "resume": "allow"}))
+        self.session.adopt(run)
+        self._take_up(run, rows, rewound=rewound)
+        return run
+
+    def _kept_to(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {"resume": self._resume(), "allow_val_change": True} | dict(kwargs)
+        if "WANDB_SWEEP_ID" not in os.environ:
+            kept["id"] = self.id  # under a sweep it is in WANDB_RUN_ID, and given here it is ignored with a warning
+        if self.known.get("started"):
+            kept.pop("notes", None)  # it would overwrite what a person wrote in the web page
+            os.environ.pop("WANDB_NOTES", None)
+        return kept
+
+    # --- the ledger -----------------------------------------------------------------------------------------------
+
+    def _ledger(self) -> list[Row]:
+        return merge(read_rows(path) for path in (*self.facts.earlier, self.facts.metrics_file))
+
+    def _wants_rewind(self, rows: list[Row]) -> bool:
+        return self.wishes.rewind and self._reachable and any(row.step >= self.facts.step for row in rows)
+
+    def _rewind(self, rows: list[Row], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The run without what was logged after the checkpoint; None where the server cannot do that."""
+        first = next(number for number, row in enumerate(rows) if row.step >= self.facts.step)
+        if first == 0:
+            return None
+        without = {name: value for name, value in kwargs.items() if name not in ("resume", "id")}
+        mode = os.environ.pop("WANDB_RESUME", None)  # beside resume_from it is an error
+        try:
+            return self._init(*args, **without, resume_from=f"{self.id}?_step={first - 1}")
+        except Exception as error:  # noqa: BLE001 - a preview feature: it may fail in any way
+            self.facts.say(f"W&B cannot rewind the run ({error}): what is logged already stays as it is")
+            return None
+        finally:
+            if mode is not None:
+                os.environ["WANDB_RESUME"] = mode
+
+    def _take_up(self, run: Any, rows: list[Row], *, rewound: bool) -> None:
+        """Say what has changed, name our step, send what the server lacks."""
+        self._compare(dict(run.config))
+        self._watch_log(run)
+        run.define_metric(self.wishes.step_metric)
+        run.define_metric("*", step_metric=self.wishes.step_metric)
+        self._repeats = Counter() if rewound else repeats(rows, self.facts.step)
+        self._next = run.starting_step if rewound else len(rows)
+        if rewound or run.offline:
+            return
+        late = rows[run.starting_step :]
+        if self._is_shared:  # then the numbers are not ours alone, and the summary tells how far the server is
+            reached = run.summary.get(self.wishes.step_metric)
+            late = [row for row in rows if not isinstance(reached, int | float) or row.step > reached]
+            self._next = run.starting_step + len(late)
+        for number, row in enumerate(late, start=run.starting_step):
+            self._log(run, {**row.metrics, self.wishes.step_metric: row.step, "_timestamp": row.t}, number)
+        if late:
+            self.facts.say(f"sent W&B {len(late)} row{'s' * (len(late) > 1)} that an earlier attempt could not send")
+
+    def _log(self, run: Any, row: Mapping[str, Any], number: int) -> None:
+        self._logging = True
+        try:
+            run.log(row, step=number, commit=True)
+        finally:
+            self._logging = False
+
+    def _watch_log(self, run: Any) -> None:
+        """Hear of the training's own rows: with those, a row's number is no longer its place in our ledger."""
+        original, module = run.log, wandb_module()
+
+        def log(*args: Any, **kwargs: Any) -> Any:
+            if not self._logging and not self._is_shared:
+                self._is_shared = True
+                self.file.note(shared=True)
+            return original(*args, **kwargs)
+
+        run.log = log
+        if getattr(module, "log", None) == original:
+            module.log = log
+
+    def _compare(self, config: dict[str, Any]) -> None:
+        """A changed value is allowed, and named."""
+        before = self.known.get("config") or {}
+        now = {str(name): str(value) for name, value in config.items()}
+        changed = [
+            f"{name} {before[name]} -> {now[name]}" for name in before if now.get(name, before[name]) != before[name]
+        ]
+        if changed:
+            self.facts.say(f"W&B: the configuration has changed: {', '.join(changed)}")
+        if now != before or not self.known.get("started"):
+            self.known |= {"started": True, "config": now}
+            self.file.note(started=True, config=now)
+
+    # --- what a run tells -----------------------------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, object], step: int) -> None:
+        """One row, unless an earlier attempt has logged it. It is in metrics.jsonl already: a lost one comes again."""
+        with self.lock:
+            if self._repeats[step] > 0:
+                self._repeats[step] -= 1
+                return
+            self.session.look()
+            if self.session.run is None:
+                if self.session.ended is None:
+                    self._begin_ours()  # sends this row with the rest of the ledger
+                return
+            run = self.session.run
+            try:
+                number = max(self._next, run.step) if self._is_shared else self._next  # asking costs a round trip
+                named = {str(name): value for name, value in metrics.items()}
+                self._log(run, {**named, self.wishes.step_metric: step}, number)
+            except Exception as error:
+                if not self.session.is_lost(error):
+                    raise
+                self.revive()
+                return
+            self._next = number + 1
+
+    def mark_preempting(self) -> None:
+        """As every run; under a sweep also one that has not begun: unmarked, no agent would get it again."""
+        with self.lock:
+            self.session.look()
+            if self.session.begun == 0 and "WANDB_SWEEP_ID" in os.environ:
+                self._begin_ours()
+            super().mark_preempting()
+
+    def finish(self, exit_code: int) -> None:
+        """End the run; what W&B's variables were, they are again. At the normal end a slow server gets more time."""
+        with self.lock:
+            self.session.look()
+            if self.ours and exit_code == 0 and self.session.run is not None:
+                self._finish_well()
+            else:
+                super().finish(exit_code)
+        self._restore()
+
+    def _finish_well(self) -> None:
+        """There is no next attempt to send the rest: begin the run again for it, while the server is there."""
+        sent = self.session.finish(0) and self._reachable
+        for _ in range(LAST_TRIES):
+            if sent or not is_reachable(os.environ):
+                break
+            self._reachable = True
+            os.environ["WANDB_MODE"] = "online"
+            self.revive()
+            sent = self.session.finish(0)
+        if not sent:
+            self.facts.say(f"W&B has not got all of {self.id}: `wandb sync` beside its directory wandb/ sends it")
+
+    def revive(self) -> None:
+        """And what was lost with the service process is sent again, from the ledger."""
+        marked = self.session.marked
+        offline = {"resume": "allow"} if self._reachable else {"mode": "offline", "resume": "allow"}
+        module = wandb_module()
+        replaced, module.init = module.init, self._init
+        try:
+            run = self.session.revive(**offline)
+        finally:
+            module.init = replaced
+        if marked:
+            self.session.mark()
+        rows = self._ledger()
+        repeated = self._repeats
+        self._take_up(run, rows, rewound=False)
+        self._repeats = repeated
+
+    def _restore(self) -> None:
+        if self._init is not None and self.session.run is None:
+            wandb_module().init = self._init
+            for name, value in self._set.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

@@ -1,0 +1,63 @@
+"""A W&B server that is slow, hangs, fails or is gone: neither the save nor the exit waits, and nothing is lost."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from trainings import managed
+
+RUN = {"WANDB_RUN_ID": "net-1", "HPC_RESUME_WANDB": managed(), "WANDB_INIT_TIMEOUT": "5"}
+FAILURES = ("slow", "hanging", "500", "404", "gone")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", FAILURES)
+def test_a_server_lost_while_training_costs_no_row_and_no_time(server, train, mode):
+    first = train("10000", PACE="0.03", **RUN)
+    first.wait_for("step 20")
+    server.wait_for(lambda: server.run("net-1").state == "running")
+    server.behave(mode, delay=3.0)
+    first.wait_for("step 40")
+    first.warn()
+    began = time.monotonic()
+    assert first.code() == 138, first.output
+    assert time.monotonic() - began < 40  # 7 s on an idle machine; wandb's own finish() is without end here
+    server.behave("up")
+    second = train("120", **RUN)
+    assert second.code() == 0, second.output
+    seen = server.run("net-1")
+    assert seen.state == "finished"
+    assert seen.column("global_step") == list(range(max(120, len(seen.rows))))
+    assert seen.column("_step") == list(range(len(seen.rows)))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", ["gone", "hanging", "404"])
+def test_a_server_down_for_the_whole_attempt(server, train, mode):
+    server.behave(mode)
+    first = train("10000", PACE="0.01", **RUN)
+    first.wait_for("step 10")
+    first.warn()
+    assert first.code() == 138, first.output
+    assert "W&B is out of reach" in first.output
+    stopped = int(first.output.rpartition("after step ")[2].split(";")[0])
+    server.behave("up")
+    second = train(str(stopped + 10), **RUN)
+    assert second.code() == 0, second.output
+    seen = server.run("net-1")
+    assert seen.state == "finished"
+    assert seen.column("global_step") == list(range(stopped + 10))
+
+
+@pytest.mark.timeout(240)
+def test_a_server_down_for_all_attempts_lets_the_training_finish(server, train):
+    server.behave("gone")
+    first = train("10000", PACE="0.01", **RUN)
+    first.wait_for("step 5")
+    first.warn()
+    assert first.code() == 138, first.output
+    stopped = int(first.output.rpartition("after step ")[2].split(";")[0])
+    second = train(str(stopped + 5), **RUN)
+    assert second.code() == 0, second.output
+    assert "wandb sync" in second.output

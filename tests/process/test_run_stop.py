@@ -243,6 +243,7 @@ def test_a_tracker_that_hangs_or_fails_holds_up_nothing(start, walk, tmp_path):
     (tmp_path / "awkward.py").write_text(
         "import threading\n"
         "class Awkward:\n"
+        "    def begin(self): pass\n"
         "    def log(self, metrics, step): raise RuntimeError('no server')\n"
         "    def mark_preempting(self): threading.Event().wait()\n"
         "    def finish(self, exit_code): raise BaseException('gone')\n"

@@ -9,7 +9,7 @@ import platform
 import stat
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MANIFEST_LIMIT: Final = 64 << 20  # bytes; a manifest beyond that is not ours
+_LIBRARIES: Final = ("torch", "numpy", "safetensors", "torchdata", "jax")
 _SEAL: Final = b', "sum": "'
 
 
@@ -46,6 +47,7 @@ class Manifest:
     files: tuple[StoredFile, ...]
     generation: int = 0
     world_size: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)  # of what wrote it; empty until it has been read
 
     @property
     def size(self) -> int:
@@ -173,13 +175,14 @@ def _parse(record: Mapping[str, object]) -> Manifest:
         step, attempt = int(str(record["step"])), int(str(record.get("attempt", 0)))
         created = float(str(record.get("created", 0.0)))
         generation, world_size = (int(str(record.get(key, 0))) for key in ("generation", "world_size"))
+        versions = {str(k): str(v) for k, v in dict(record.get("versions", {})).items()}  # type: ignore[call-overload]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BrokenError(f"{MANIFEST_FILE}: {_reason(error)}") from error
     for file in files:
         parts = PurePosixPath(file.path).parts
         if not parts or file.path.startswith("/") or ".." in parts:
             raise BrokenError(f"{MANIFEST_FILE}: {file.path!r} is outside the checkpoint")
-    return Manifest(step, attempt, created, components, files, generation, world_size)
+    return Manifest(step, attempt, created, components, files, generation, world_size, versions)
 
 
 def _raise(error: OSError) -> None:
@@ -206,9 +209,9 @@ def _read_small(path: Path) -> bytes:
 
 
 def _versions() -> dict[str, str]:
-    """What wrote it, for people who compare; torch only where the training has imported it."""
-    torch = getattr(sys.modules.get("torch"), "__version__", None)
-    return {"python": platform.python_version()} | ({"torch": str(torch)} if torch else {})
+    """What wrote it, for people who compare: Python, and of the libraries those that the training has imported."""
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _LIBRARIES}
+    return {"python": platform.python_version()} | {name: str(version) for name, version in found.items() if version}
 
 
 def _lasting(error: Exception) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from hpc_resume.errors import UsageError
 from hpc_resume.launch.templates import read_template
-from hpc_resume.verify.verdict import Verdict, versions
+from hpc_resume.verify.verdict import Curve, Verdict
 
 FORMATS: Final = {".html": "resume-report.html.j2", ".md": "resume-report.md.j2"}
 _SHOWN: Final = 8  # values of the state that are named on a terminal; the report and --json have all
@@ -79,12 +80,13 @@ def write_report(verdict: Verdict, path: Path) -> None:
     html = path.suffix == ".html"
     environment = Environment(undefined=StrictUndefined, autoescape=html, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - HTML is
     environment.filters["short"] = _value
+    environment.filters["cell"] = _cell
     text = environment.from_string(read_template(FORMATS[path.suffix])).render(
         verdict=verdict,
         settings=verdict.settings,
         words=verdict_words(verdict),
         compared=compared_words(verdict),
-        versions=versions(),
+        versions=verdict.versions,
         date=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         curve=plot(verdict),
     )
@@ -93,7 +95,7 @@ def write_report(verdict: Verdict, path: Path) -> None:
 
 def plot(verdict: Verdict) -> dict[str, Any] | None:
     """The first metric of both runs as SVG points, and where the interruptions are; None without a metric. Pure."""
-    values = [value for curve in verdict.curves for value in curve if value == value]  # noqa: PLR0124 - not NaN
+    values = [value for curve in verdict.curves for _, value in curve if math.isfinite(value)]
     if len(values) < 2 or not verdict.steps:
         return None
     low, high = min(values), max(values)
@@ -101,12 +103,11 @@ def plot(verdict: Verdict) -> dict[str, Any] | None:
     scale = (_WIDTH - 2 * _MARGIN) / max(1, verdict.steps - 1)
     height = (_HEIGHT - 2 * _MARGIN) / span
 
-    def points(curve: Sequence[float]) -> str:
-        stride = max(1, len(curve) // _POINTS)
+    def points(curve: Curve) -> str:
         return " ".join(
-            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (curve[step] - low) * height:.1f}"
-            for step in range(0, len(curve), stride)
-            if curve[step] == curve[step]
+            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (value - low) * height:.1f}"
+            for step, value in curve[:: max(1, len(curve) // _POINTS)]
+            if math.isfinite(value)
         )
 
     return {
@@ -124,6 +125,11 @@ def plot(verdict: Verdict) -> dict[str, Any] | None:
 
 def _listed(items: Any) -> str:
     return ", ".join(str(item) for item in items) or "nothing"
+
+
+def _cell(value: object) -> str:
+    """Inside a table of Markdown."""
+    return _value(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _value(value: object, limit: int = 60) -> str:

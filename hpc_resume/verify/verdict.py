@@ -6,9 +6,11 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from pathlib import Path
 
+from hpc_resume.checkpoints import manifest
 from hpc_resume.contract import FORMAT_VERSION, VERSION
 from hpc_resume.errors import CheckpointError
 from hpc_resume.verify.compare import Parting, StateDifference, finite, metrics_to_compare, partings
@@ -16,7 +18,7 @@ from hpc_resume.verify.states import compare_checkpoints
 from hpc_resume.verify.suspects import Suspicion, suspect
 from hpc_resume.verify.trial import Trial
 
-_LIBRARIES = ("torch", "numpy", "safetensors", "torchdata", "jax")
+Curve = tuple[tuple[int, float], ...]  # (step, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Verdict:
     partings: tuple[Parting, ...]
     states: tuple[StateDifference, ...]
     suspicion: Suspicion | None
-    curves: tuple[tuple[float, ...], tuple[float, ...]]
+    curves: tuple[Curve, Curve]  # of the first metric, uninterrupted and interrupted
+    versions: Mapping[str, str]  # what the result may depend on
     seconds: float
 
     @property
@@ -80,25 +83,20 @@ def judge(trial: Trial, settings: Settings, seconds: float) -> Verdict:
         states,
         suspicion,
         (_curve(reference.metrics, curve), _curve(resumed.metrics, curve)),
+        _versions(reference.checkpoint),
         round(seconds, 1),
     )
 
 
-def _curve(metrics: object, name: str) -> tuple[float, ...]:
-    assert isinstance(metrics, dict)  # noqa: S101 - as Trace says
-    values = (metrics[step].get(name) for step in sorted(metrics))
-    return tuple(float(value) for value in values if isinstance(value, (int, float)))
+def _curve(metrics: Mapping[int, Mapping[str, object]], name: str) -> Curve:
+    values = ((step, metrics[step].get(name)) for step in sorted(metrics))
+    return tuple((step, float(value)) for step, value in values if isinstance(value, (int, float)))
 
 
-def versions() -> dict[str, str]:
-    """What the result may depend on."""
-    found = {"hpc_resume": VERSION, "python": platform.python_version(), "machine": platform.machine()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found | {"system": f"{platform.system()} {platform.release()}", "cpus": str(os.cpu_count() or 0)}
+def _versions(checkpoint: Path) -> dict[str, str]:
+    """Of the training's own Python and libraries, which need not be ours, and of this machine."""
+    machine = {"machine": platform.machine(), "system": f"{platform.system()} {platform.release()}"}
+    return {"hpc_resume": VERSION} | dict(manifest.read(checkpoint).versions) | machine | {"cpus": str(os.cpu_count())}
 
 
 def as_record(verdict: Verdict) -> dict[str, object]:
@@ -117,7 +115,7 @@ def as_record(verdict: Verdict) -> dict[str, object]:
         "metrics_that_differ": [asdict(p) | {"difference": finite(p.difference)} for p in verdict.partings],
         "state_that_differs": [asdict(s) | {"difference": finite(s.difference)} for s in verdict.states],
         "seconds": verdict.seconds,
-        "versions": versions(),
+        "versions": dict(verdict.versions),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "python": sys.executable,
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from hpc_resume.errors import UsageError
-from hpc_resume.verify.compare import metrics_to_compare, partings, same, state_differences
+from hpc_resume.verify.compare import Parting, metrics_to_compare, partings, same, state_differences
+from hpc_resume.verify.report import plot, write_report
 from hpc_resume.verify.suspects import suspect
 from hpc_resume.verify.trace import Trace
 from hpc_resume.verify.trial import choose_steps
+from hpc_resume.verify.verdict import Settings, Verdict
 
 ALL = {"model": "model", "optimizer": "optimizer", "rng": "rng", "batches": "data", "schedule": "scheduler"}
 
@@ -159,3 +162,20 @@ def test_arrays_that_are_no_numbers_are_compared_too():
     pairs = [np.array([(1, n)], dtype=[("a", "i4"), ("b", "f8")]) for n in (1.0, 2.0)]
     assert array_difference(*pairs, 0.0)[0] == 1
     assert array_difference(np.array([1 + 1j]), np.array([1 + 3j]), 0.0) == (1, 1, 2.0)
+
+
+def test_the_report_draws_a_metric_at_its_steps_and_no_value_breaks_its_tables(tmp_path):
+    settings = Settings("job.yaml", "d", "python train.py | tee log", 1, 0, 0.0, ("loss",))
+    curve = ((0, 1.0), (50, float("inf")), (99, 0.0))  # logged now and then
+    parting = Parting("a|b", 3, "x|y", None, 0.0, 1)
+    versions = {"python": "3.12"}
+    verdict = Verdict(settings, 100, (50,), ("loss",), 0, (), (parting,), (), None, (curve, curve), versions, 1.0)
+    drawn = plot(verdict)
+    assert drawn["reference"] == drawn["resumed"] == "34.0,34.0 686.0,186.0"
+    for name in ("r.md", "r.html"):
+        write_report(verdict, tmp_path / name)
+        assert "--seed 0 --metric loss" in (tmp_path / name).read_text()
+    text = (tmp_path / "r.md").read_text()
+    assert r"python train.py \| tee log" in text
+    (row,) = [line for line in text.splitlines() if "x" in line and "y" in line and line.startswith("| a")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7

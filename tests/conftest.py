@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hpc_resume.integrations import ADAPTERS
+
 SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
@@ -36,6 +38,12 @@ NEEDS = (
         "on Debian, as root: apt-get install slurm-wlm munge (`make test` as root does it)",
     ),
     Need("torch", "PyTorch", importlib.util.find_spec("torch") is not None, "`make test` installs it into the venv"),
+    Need(
+        "frameworks",
+        "Lightning, transformers, Keras and JAX",
+        all(importlib.util.find_spec(adapter.needs) is not None for adapter in ADAPTERS.values()),
+        "`make test` installs them into the venv",
+    ),
     Need(
         "wandb",
         "wandb",

@@ -104,6 +104,7 @@ CAUSES: Final = (
     "crash",  # the training's own failure
     "config",  # exit 78
     "no_work",  # exit 75
+    "unknown",  # stopped by a signal, and Slurm did not say why
 )
 REQUEUE_CAUSES: Final = ("preempted", "timeout", "node_fail")  # what requeue.on may name; crash has max.crash
 DECISIONS: Final = (

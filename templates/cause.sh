@@ -35,6 +35,8 @@ hr::find_cause() {
     HR_CAUSE=cancelled HR_EVIDENCE="asked for by its owner"
   elif hr::find_cause_in_slurm "$job"; then
     :
+  elif ((HR_SHELL_LOST)); then
+    HR_CAUSE=node_fail HR_EVIDENCE="the batch shell was killed${HR_EVIDENCE:+, $HR_EVIDENCE}"
   elif ((HR_CODE == 75)); then
     HR_CAUSE=no_work HR_EVIDENCE="exit code 75"
   elif ((HR_CODE == 78)); then
@@ -70,20 +72,23 @@ hr::was_stopped() {
 # cancelled one only in PreemptTime. Newer versions show the base state.
 # Arguments: scontrol's line. Returns 1 when the state says nothing.
 hr::find_cause_in_slurm() {
-  local state restarts
+  local state restarts reason
   [[ -n $1 ]] || return 1
   hr::job_field "$1" JobState && state=$REPLY || return 1
   hr::job_field "$1" Restarts && restarts=${REPLY:-0}
   hr::job_field "$1" Reason || true
-  HR_EVIDENCE="JobState=$state Reason=$REPLY Restarts=$restarts"
+  reason=$REPLY
+  HR_EVIDENCE="JobState=$state Reason=$reason Restarts=$restarts"
   if ((restarts > HR_RESTARTS)); then
     HR_CAUSE=preempted HR_SLURM_REQUEUED=1
-  elif [[ $REPLY == TimeLimit || $state == TIMEOUT* ]]; then
+  elif [[ $reason == TimeLimit || $state == TIMEOUT* ]]; then
     HR_CAUSE=timeout
   elif [[ $state == PREEMPTED* ]] || hr::is_cancelled_by_preemption "$1"; then
     HR_CAUSE=preempted
   elif [[ $state == NODE_FAIL* ]]; then
     HR_CAUSE=node_fail
+  elif [[ $reason == @(JobLaunchFailure|NonZeroExitCode|RaisedSignal*|OutOfMemory) ]]; then
+    return 1 # only a killed batch shell's sentinel sees this: the job ends by its own fault
   elif [[ $state == CANCELLED* || $state == COMPLETING* ]]; then
     HR_CAUSE=cancelled
   else
@@ -115,5 +120,7 @@ hr::find_cause_of_warning() {
   elif hr::job_field "$1" EndTime && end=$(date -d "$REPLY" +%s 2>/dev/null); then
     HR_EVIDENCE+=", EndTime=$REPLY"
     if ((end - HR_ENDED <= HR_LEAD + 60)); then HR_CAUSE=timeout; fi
+  elif [[ $HR_SCHEDULER == slurm && -z $1 ]]; then # charged as a preemption; the requeue asks first who ended it
+    HR_CAUSE=unknown HR_EVIDENCE+=", and no answer from slurmctld"
   fi
 }

@@ -31,7 +31,7 @@ hr::count_attempts() {
     cause=$REPLY
     case $cause in
       timeout) HR_COUNT_TIMEOUT=$((HR_COUNT_TIMEOUT + 1)) ;;
-      preempted | operator) HR_COUNT_PREEMPTED=$((HR_COUNT_PREEMPTED + 1)) ;;
+      preempted | operator | unknown) HR_COUNT_PREEMPTED=$((HR_COUNT_PREEMPTED + 1)) ;;
       crash) HR_COUNT_CRASH=$((HR_COUNT_CRASH + 1)) ;;
     esac
     hr::json_get "$text" ended && ended=${REPLY%.*} || ended=0
@@ -81,7 +81,7 @@ hr::decide() {
   case $HR_CAUSE in
     timeout) count=$HR_COUNT_TIMEOUT max=$HR_MAX_TIMEOUT ;;
     crash) count=$HR_COUNT_CRASH max=$HR_MAX_CRASH ;;
-    preempted | operator) count=$HR_COUNT_PREEMPTED max=$HR_MAX_PREEMPTED budget=preempted ;;
+    preempted | operator | unknown) count=$HR_COUNT_PREEMPTED max=$HR_MAX_PREEMPTED budget=preempted ;;
   esac
   if [[ $HR_CAUSE == @(timeout|preempted|node_fail) && " ${HR_REQUEUE_ON[*]} " != *" $HR_CAUSE "* ]]; then named=no; fi
   HR_FACTS=$HR_CAUSE

@@ -22,11 +22,16 @@ hr::start_sentinels() {
   hr::start_ticks "$HR_SENTINEL" && HR_SENTINEL_TICKS=$REPLY
 }
 
-# Prints the sentinel's whole program: the few functions and facts that it needs.
+# Prints the sentinel's whole program: the runtime and what this attempt knows, without what is the training's alone (a
+# command line is for everybody to see).
 hr::sentinel_text() {
-  declare -p HR_ATTEMPT_DIR HR_SIGNAL HR_BOOT_ID
-  declare -f hr::sentinel hr::sentinel_hears hr::end_signal hr::reset_host hr::event hr::now hr::read_file hr::json_get \
-    hr::json_object hr::json_string hr::write_file hr::say hr::start_ticks hr::is_alive hr::signal_record hr::find_outside hr::signal_ranks
+  local name
+  local -a functions
+  mapfile -t functions < <(compgen -A function hr::)
+  for name in "${!HR_@}"; do
+    if [[ $name != HR_@(ENV|SETUP|COMMAND|LAUNCHER|WORDS|NEVER|PIPE|STDERR) ]]; then declare -p "$name"; fi
+  done
+  declare -f "${functions[@]}"
   echo hr::sentinel
 }
 
@@ -34,7 +39,7 @@ hr::sentinel_text() {
 hr::sentinel() {
   local sleeper
   hr::reset_host
-  HR_SHELL_PID=$BASHPID HR_CHILD_IS_SRUN=0 HR_HEARD=0
+  HR_SHELL_PID=$BASHPID HR_CHILD_IS_SRUN=0 HR_HEARD=0 HR_MAIN=0
   trap 'hr::sentinel_hears TERM' TERM
   trap 'hr::sentinel_hears "$HR_SIGNAL"' "$HR_SIGNAL"
   trap 'kill "$sleeper" 2>/dev/null; exit 0' "$(hr::end_signal)"
@@ -44,6 +49,7 @@ hr::sentinel() {
   hr::write_file "$HR_ATTEMPT_DIR/sentinels/$HR_HOST.json" "$REPLY"
   while :; do
     wait "$sleeper" || true
+    if ((HR_HEARD)) && hr::is_shell_lost; then hr::stand_in; fi
     if ! kill -0 "$sleeper" 2>/dev/null; then # where a signal reaches the whole step, the sleep dies of it
       sleep infinity &
       sleeper=$!
@@ -60,6 +66,44 @@ hr::sentinel_hears() {
     HR_HEARD=1
     hr::signal_record "$HR_ATTEMPT_DIR/attempt.json" "$HR_SIGNAL" || true
   fi
+}
+
+# Tells whether the batch shell, on this very host, has ended without a word.
+hr::is_shell_lost() {
+  local text pid
+  [[ ! -e $HR_ATTEMPT_DIR/exit.json ]] && hr::read_file "$HR_ATTEMPT_DIR/attempt.json" || return 1
+  text=$REPLY
+  hr::json_get "$text" host && [[ $REPLY == "$HR_HOST" ]] || return 1
+  hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 1
+  hr::json_get "$text" pid_ns && [[ $REPLY == "$HR_PID_NS" ]] || return 1
+  hr::json_get "$text" pid && pid=$REPLY && hr::json_get "$text" start_ticks && ! hr::is_alive "$pid" "$REPLY"
+}
+
+# Decides in the place of a batch shell that was killed. Slurm calls such a job failed and ends its steps, and this one
+# outlives the shell for KillWait: a requeue from here is taken (22.05, measured). The training has half of that time.
+hr::stand_in() {
+  local since=$SECONDS
+  hr::find_kill_wait
+  while ((SECONDS - since < HR_KILL_WAIT / 2)) && hr::has_living_ranks; do hr::pause 0.1; done
+  if hr::job_field "$(hr::show_job)" StdErr && [[ -f $REPLY && -w $REPLY ]]; then exec 2>>"$REPLY"; fi
+  hr::say "the batch shell was killed: its sentinel decides"
+  HR_SHELL_LOST=1 HR_SIGNALS=1 HR_CODE=137
+  hr::conclude
+  exit 0
+}
+
+# Tells whether a process of this host that has announced itself lives.
+hr::has_living_ranks() {
+  local record text pid
+  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
+    hr::read_file "$record" || continue
+    text=$REPLY
+    hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || continue
+    if hr::json_get "$text" pid && pid=$REPLY && hr::json_get "$text" start_ticks && hr::is_alive "$pid" "$REPLY"; then
+      return 0
+    fi
+  done
+  return 1
 }
 
 # Hands a warning to the sentinels: srun passes USR1 and USR2 on to every task of its step, on every node.

@@ -12,8 +12,14 @@ from typing import Final
 from hpc_resume.observe.decision import Circumstances
 from hpc_resume.run.records import Fields, Limits
 
-# Which budget an end is charged to; an operator's signal asks for itself and is charged as a preemption.
-CHARGED_TO: Final = {"timeout": "timeout", "preempted": "preempted", "operator": "preempted", "crash": "crash"}
+# Which budget an end is charged to; an operator's signal, and one of which nobody knows, is charged as a preemption.
+CHARGED_TO: Final = {
+    "timeout": "timeout",
+    "preempted": "preempted",
+    "operator": "preempted",
+    "unknown": "preempted",
+    "crash": "crash",
+}
 NAMED: Final = ("timeout", "preempted", "node_fail")  # causes that requeue.on must name
 
 

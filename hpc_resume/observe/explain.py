@@ -27,6 +27,7 @@ CAUSE_WORDS: Final[Mapping[str, str]] = {
     "crash": "the training failed by itself",
     "config": "it cannot work as it is configured",
     "no_work": "it did no work: the run was held elsewhere, or the start was refused",
+    "unknown": "a signal stopped it, and Slurm did not say why: slurmctld gave no answer",
 }
 
 

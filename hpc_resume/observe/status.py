@@ -23,6 +23,7 @@ _CAUSES: Final[Mapping[str, str]] = {
     "cancelled": "cancelled by its owner",
     "config": "cannot work as it is configured (code 78)",
     "no_work": "did no work (code 75)",
+    "unknown": "stopped by a signal; Slurm did not say why",
 }
 _WAITING: Final = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 

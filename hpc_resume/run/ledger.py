@@ -11,7 +11,7 @@ from hpc_resume.run.process import is_alive
 if TYPE_CHECKING:
     from hpc_resume.run.rundir import AttemptDir, RunDir
 
-_NO_LOSS = ("finished", "cancelled", "operator", "config", "no_work")
+_NO_LOSS = ("finished", "cancelled", "operator", "config", "no_work", "unknown")
 
 
 def read_ledger(run: RunDir, *, before: int | None = None) -> AutoCadence:

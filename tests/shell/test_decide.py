@@ -14,6 +14,7 @@ TIMED_OUT = "JobId=5 JobState=COMPLETING Reason=TimeLimit Restarts=0 EndTime=202
 REQUEUED = "JobId=6 JobState=COMPLETING Reason=None Restarts=1 EndTime=Unknown"
 GRACE = "JobId=7 JobState=RUNNING Reason=None Restarts=0 EndTime=2999-01-01T00:00:00 PreemptTime=2026-11-21T07:00:00"
 RUNNING = "JobId=8 JobState=RUNNING Reason=None Restarts=0 EndTime=2999-01-01T00:00:00 PreemptTime=None"
+FAILING = "JobId=9 JobState=COMPLETING Reason=JobLaunchFailure Restarts=0 EndTime=2026-11-21T07:02:43 PreemptTime=None"
 LAST_MINUTE = "JobId=9 JobState=RUNNING Reason=None Restarts=0 EndTime=2001-01-01T00:00:00 PreemptTime=None"
 
 
@@ -32,9 +33,11 @@ LAST_MINUTE = "JobId=9 JobState=RUNNING Reason=None Restarts=0 EndTime=2001-01-0
         (RUNNING, 138, 1, "stopped", "operator"),
         (RUNNING, 1, 1, "", "operator"),  # a plain program that leaves its own way, warned
         (LAST_MINUTE, 138, 1, "stopped", "timeout"),
-        ("", 138, 1, "stopped", "operator"),  # slurmctld does not answer
+        ("", 138, 1, "stopped", "unknown"),  # slurmctld does not answer
+        ("", 1, 0, "", "crash"),
         (RUNNING, 1, 0, "", "crash"),
         (RUNNING, 1, 1, "crashed", "crash"),
+        (FAILING, 137, 0, "", "crash"),  # what a killed batch shell's sentinel sees
         (RUNNING, 137, 0, "", "crash"),  # the out-of-memory killer is not a preemption
         (RUNNING, 139, 0, "", "crash"),
         (RUNNING, 78, 0, "", "config"),
@@ -70,6 +73,7 @@ def decide(job: Job, cause: str, *, state: str = "", **variables: int | list[str
         ("timeout", "requeue"),
         ("preempted", "requeue"),
         ("operator", "requeue"),
+        ("unknown", "requeue"),
         ("no_work", "requeue"),
         ("cancelled", "stop"),
         ("config", "stop"),

@@ -111,14 +111,7 @@ RULES: Final = (
         "scancel", "call|call, GIL", Kind.REFUSED, Bound.CHECKPOINT, "ended on purpose; the C call outlasts KillWait"
     ),
     _rule("scancel", "*", Kind.REFUSED, Bound.STEP, "ended on purpose"),
-    _rule(
-        "kill shell",
-        "*",
-        Kind.REFUSED,
-        Bound.CHECKPOINT,
-        "Slurm ends a job whose batch shell dies, and does not requeue it",
-    ),
-    _rule("kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
+    _rule("kill shell|kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
     _rule("preempted|node down", "call|call, GIL", Kind.SURVIVES, Bound.CHECKPOINT, "the C call outlasts KillWait"),
     _rule(
         "kill slurmd",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_for
-from test_survival import Project, await_steps, causes, events, executed, exit_record, preempt
+from test_survival import Project, await_steps, causes, events, executed, exit_record, lost, preempt
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(480)]
 
@@ -153,6 +155,31 @@ def test_a_requeue_that_slurmctld_forgets_is_asked_for_again(project: Project) -
     cluster.check("scancel", job)
 
 
+@pytest.mark.parametrize("launcher", ["direct", "srun"])
+def test_a_job_whose_batch_shell_is_killed_comes_back(project: Project, launcher: str) -> None:
+    """Slurm calls it failed; its sentinel outlives the shell for KillWait, and decides by the same table."""
+    job, run = project.submit(200, launcher=launcher, checkpoint={"every": 20})
+    await_steps(run, 1)
+    wait_for(lambda: list(run.glob("attempts/0001/sentinels/*.json")), 30, "the sentinel")
+    os.kill(json.loads((run / "attempts/0001/attempt.json").read_text())["pid"], signal.SIGKILL)
+    project.cluster.wait_state(job, "COMPLETED", seconds=90)
+    assert causes(run) == ["node_fail", "finished"], project.words(run)
+    assert "the batch shell was killed" in exit_record(run / "attempts/0001")["evidence"]
+    assert decision(run, 1)[0] == "requeue"
+    assert len({step for _, step in executed(run)}) == 200
+    assert lost(run) <= 20
+    assert "its sentinel decides" in project.words(run)
+
+
+def test_a_killed_batch_shell_is_not_brought_back_where_that_was_not_asked_for(project: Project) -> None:
+    job, run = project.submit(100_000, requeue={"on": ["timeout"]})
+    await_steps(run, 1)
+    wait_for(lambda: list(run.glob("attempts/0001/sentinels/*.json")), 30, "the sentinel")
+    os.kill(json.loads((run / "attempts/0001/attempt.json").read_text())["pid"], signal.SIGKILL)
+    project.cluster.wait_state(job, "FAILED", seconds=60)  # whose comment Slurm no longer lets us write
+    assert decision(run, 1) == ("stop", "requeue.on does not name node_fail")
+
+
 def _start(cluster: Cluster, job: str) -> float:
     try:
         return time.mktime(time.strptime(cluster.show(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
@@ -170,7 +197,7 @@ def test_a_node_that_ends_a_run_twice_without_a_word_is_left_out(project: Projec
     (run / "attempts/0001").rename(run / "attempts/0003")  # the real one becomes the newest of three
     for number in (1, 2):
         (run / f"attempts/{number:04d}").mkdir()
-        record = first | {"attempt": number, "host": node}
+        record = first | {"attempt": number, "host": node, "boot_id": "another"}  # no sentinel stands in for it
         (run / f"attempts/{number:04d}/attempt.json").write_text(json.dumps(record))
     cluster.check("scancel", "-s", "KILL", "-b", job)  # and the running one ends without a word too
     cluster.wait_state(job, "FAILED", "NODE_FAIL", "CANCELLED", "COMPLETED", "PENDING", seconds=40)

@@ -6,11 +6,13 @@ That needs no key in job.yaml, and wandb is not imported for it. With `wandb:` t
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
+from hpc_resume.contract import SIGNAL_BASE
 from hpc_resume.trackers.wandb_names import read_wishes
-from hpc_resume.trackers.wandb_session import Session
+from hpc_resume.trackers.wandb_session import INTERRUPTED, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,12 +24,14 @@ def open(facts: Facts) -> WandbTracker:  # noqa: A001 - the name that every trac
     """Always wanted: nobody knows whether the training will import wandb. Raises ConfigError for wrong wishes."""
     wishes = read_wishes(os.environ)
     if wishes is None:
-        return WandbTracker(facts)
+        tracker = WandbTracker(facts)
+        tracker.session.watch()
+        return tracker
     from hpc_resume.trackers.wandb_managed import ManagedTracker  # noqa: PLC0415 - it builds on this one
 
-    tracker = ManagedTracker(facts, wishes)
-    tracker.prepare()
-    return tracker
+    managed = ManagedTracker(facts, wishes)
+    managed.prepare()
+    return managed
 
 
 class WandbTracker:
@@ -55,13 +59,15 @@ class WandbTracker:
 
     def finish(self, exit_code: int) -> None:
         """End the run, but not before the training does when all went well: it may still log."""
+        code = INTERRUPTED if exit_code == SIGNAL_BASE + signal.SIGINT else exit_code
         with self.lock:
             self.session.look()
-            if self.session.must_be_corrected(exit_code):
+            if self.session.must_be_corrected(code):
                 self.revive()
-            elif exit_code == 0:
+            elif code == 0:
                 return
-            self._surely(lambda: self.session.finish(exit_code))
+            self._surely(lambda: self.session.finish(code))
+            self.session.release()
 
     def revive(self) -> None:
         """The same run in a new service process, as it was."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INIT_SECONDS: Final = 30
 FINISH_SECONDS: Final = 5  # wandb-core closes the .wandb file and gives up; measured: back after 5.1
+REVIVE_SECONDS: Final = 2.0
 LAST_TRIES: Final = 8  # at the normal end, where nobody is waiting for the node
 
 
@@ -42,7 +43,6 @@ class ManagedTracker(WandbTracker):
         self.known = self.file.section()
         self.ours = False
         self._set: dict[str, str | None] = {}  # variables as they were before us
-        self._init: Any = None
         self._next = 0
         self._repeats: Counter[int] = Counter()
         self._reachable = True
@@ -69,7 +69,9 @@ class ManagedTracker(WandbTracker):
             os.environ[variable] = value
         if not self._reachable:
             self.facts.say("W&B is out of reach: this attempt logs offline, and the next one sends it")
-        self._replace_init()
+        import wandb  # noqa: F401, PLC0415 - asked for by job.yaml
+
+        self.session.watch(self._begin_unless_other)
 
     def _variables(self) -> dict[str, str]:
         wanted = {
@@ -90,17 +92,11 @@ class ManagedTracker(WandbTracker):
         """`never` is about the first start; a run that we have begun ourselves is continued."""
         return "allow" if self.known.get("started") and self.wishes.resume == "never" else self.wishes.resume
 
-    def _replace_init(self) -> None:
-        import wandb  # noqa: PLC0415 - asked for by job.yaml
-
-        self._init = wandb.init
-
-        def init(*args: Any, **kwargs: Any) -> Any:
-            if wandb.run is not None or kwargs.get("id", self.id) != self.id:
-                return self._init(*args, **kwargs)
-            return self._begin(*args, **kwargs)
-
-        wandb.init = init
+    def _begin_unless_other(self, *args: Any, **kwargs: Any) -> Any:
+        """In place of wandb.init: the training's own call begins our run, unless it names another."""
+        if self.session.run is not None or kwargs.get("id", self.id) != self.id:
+            return self.session.init(*args, **kwargs)
+        return self._begin(*args, **kwargs)
 
     def begin(self) -> None:
         """Before the first step: the run exists, and what an earlier attempt could not send is on its way."""
@@ -122,14 +118,14 @@ class ManagedTracker(WandbTracker):
         try:
             run = self._rewind(rows, args, kwargs) if self._wants_rewind(rows) else None
             rewound = run is not None
-            run = run or self._init(*args, **kwargs)
+            run = run or self.session.init(*args, **kwargs)
         except Exception as error:
             if self.wishes.resume in ("must", "never") and type(error).__name__ == "UsageError":
                 raise ConfigError(f"W&B refuses resume={self.wishes.resume} for {self.id}: {error}") from None
             if type(error).__name__ != "CommError":
                 raise
             self.facts.say(f"W&B does not answer ({error}): this attempt logs offline, and the next one sends it")
-            run = self._init(*args, **(kwargs | {"mode": "offline", "resume": "allow"}))
+            run = self.session.init(*args, **(kwargs | {"mode": "offline", "resume": "allow"}))
         self.session.adopt(run)
         self._take_up(run, rows, rewound=rewound)
         return run
@@ -159,7 +155,7 @@ class ManagedTracker(WandbTracker):
         without = {name: value for name, value in kwargs.items() if name not in ("resume", "id")}
         mode = os.environ.pop("WANDB_RESUME", None)  # beside resume_from it is an error
         try:
-            return self._init(*args, **without, resume_from=f"{self.id}?_step={first - 1}")
+            return self.session.init(*args, **without, resume_from=f"{self.id}?_step={first - 1}")
         except Exception as error:  # noqa: BLE001 - a preview feature: it may fail in any way
             self.facts.say(f"W&B cannot rewind the run ({error}): what is logged already stays as it is")
             return None
@@ -280,23 +276,17 @@ class ManagedTracker(WandbTracker):
     def revive(self) -> None:
         """And what was lost with the service process is sent again, from the ledger."""
         marked = self.session.marked
-        offline = {"resume": "allow"} if self._reachable else {"mode": "offline", "resume": "allow"}
-        module = wandb_module()
-        replaced, module.init = module.init, self._init
-        try:
-            run = self.session.revive(**offline)
-        finally:
-            module.init = replaced
+        self._reachable = self._reachable and is_reachable(os.environ, REVIVE_SECONDS)
+        run = self.session.revive(resume="allow", **({} if self._reachable else {"mode": "offline"}))
         if marked:
             self.session.mark()
-        rows = self._ledger()
         repeated = self._repeats
-        self._take_up(run, rows, rewound=False)
+        self._take_up(run, self._ledger(), rewound=False)
         self._repeats = repeated
 
     def _restore(self) -> None:
-        if self._init is not None and self.session.run is None:
-            wandb_module().init = self._init
+        if self.session.run is None:
+            self.session.release()
             for name, value in self._set.items():
                 if value is None:
                     os.environ.pop(name, None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOSSES: Final = ("HandleAbandonedError", "MailboxClosedError")  # wandb's own words for a dead service
-_INTERRUPTED: Final = 255  # what wandb itself sends for a KeyboardInterrupt: the run is KILLED
+INTERRUPTED: Final = 255  # what wandb itself sends for a KeyboardInterrupt: the run is KILLED
 
 
 def wandb_module() -> Any:
@@ -34,7 +34,7 @@ def honest_code(given: int | None, error: BaseException | None) -> int | None:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if given is not None or error is None:
         return given
-    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
 
 
 class Session:
@@ -49,6 +49,31 @@ class Session:
         self._place: dict[str, str] = {}
         self._service: tuple[int, ...] = ()
         self._service_is_gone = False
+        self._init: Callable[..., Any] | None = None
+
+    def watch(self, begin: Callable[..., Any] | None = None) -> None:
+        """Hear of every `wandb.init` from now on, where wandb is imported; `begin` is called in its place."""
+        module = wandb_module()
+        if module is None or self._init is not None:
+            return
+        self._init = module.init
+
+        def init(*args: Any, **kwargs: Any) -> Any:
+            run = (begin or self.init)(*args, **kwargs)
+            self.look()
+            return run
+
+        module.init = init
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """The one that wandb itself has."""
+        return (self._init or wandb_module().init)(*args, **kwargs)
+
+    def release(self) -> None:
+        """wandb.init as it was."""
+        if self._init is not None:
+            wandb_module().init = self._init
+            self._init = None
 
     def look(self) -> None:
         """Adopt the run that the training has begun meanwhile, if it has."""
@@ -111,7 +136,7 @@ class Session:
                 module.teardown()
         os.environ.pop("WANDB_SERVICE", None)
         place = {name: value for name, value in self._place.items() if value}
-        run = module.init(**({**place, "resume": "must"} | more))
+        run = self.init(**({**place, "resume": "must"} | more))
         self.adopt(run)
         return run
 

@@ -89,8 +89,9 @@ class ManagedTracker(WandbTracker):
         return {name: value for name, value in wanted.items() if value}
 
     def _resume(self) -> str:
-        """`never` is about the first start; a run that we have begun ourselves is continued."""
-        return "allow" if self.known.get("started") and self.wishes.resume == "never" else self.wishes.resume
+        """`never` is about the first start; what `auto` keeps in the working directory, run.json keeps better."""
+        asked = self.wishes.resume
+        return "allow" if asked == "auto" or (asked == "never" and self.known.get("started")) else asked
 
     def _begin_unless_other(self, *args: Any, **kwargs: Any) -> Any:
         """In place of wandb.init: the training's own call begins our run, unless it names another."""
@@ -106,6 +107,9 @@ class ManagedTracker(WandbTracker):
                 self._begin_ours()
 
     def _begin_ours(self) -> None:
+        """Once: an init that failed would cost its time-out at every row."""
+        if self.ours:
+            return
         self.ours = True
         wishes = self.wishes
         more = {"tags": list(wishes.tags)} if wishes.tags else {}
@@ -125,6 +129,7 @@ class ManagedTracker(WandbTracker):
             if type(error).__name__ != "CommError":
                 raise
             self.facts.say(f"W&B does not answer ({error}): this attempt logs offline, and the next one sends it")
+            self.session.clear()
             run = self.session.init(*args, **(kwargs | {"mode": "offline", "resume": "allow"}))
         self.session.adopt(run)
         self._take_up(run, rows, rewound=rewound)
@@ -158,6 +163,7 @@ class ManagedTracker(WandbTracker):
             return self.session.init(*args, **without, resume_from=f"{self.id}?_step={first - 1}")
         except Exception as error:  # noqa: BLE001 - a preview feature: it may fail in any way
             self.facts.say(f"W&B cannot rewind the run ({error}): what is logged already stays as it is")
+            self.session.clear()
             return None
         finally:
             if mode is not None:

@@ -129,16 +129,19 @@ class Session:
 
         Measured with wandb 0.31: after teardown() and without WANDB_SERVICE a new init works, 0.4 s.
         """
-        module = wandb_module()
         self.run = None
         if self.is_lost():
-            with contextlib.suppress(Exception):
-                module.teardown()
-        os.environ.pop("WANDB_SERVICE", None)
+            self.clear()
         place = {name: value for name, value in self._place.items() if value}
         run = self.init(**({**place, "resume": "must"} | more))
         self.adopt(run)
         return run
+
+    def clear(self) -> None:
+        """No service process: the next init starts one. After an init that failed, the id counts as in use there."""
+        with contextlib.suppress(Exception):
+            wandb_module().teardown()
+        os.environ.pop("WANDB_SERVICE", None)
 
     def _hook(self, run: Any) -> None:
         """`finish`, `with` and wandb's own exit hook all end in `_finish`; without it the public one must do."""

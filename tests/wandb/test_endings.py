@@ -8,7 +8,9 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+from loopback_runs import state_at_end
 from trainings import managed
+from wandb_log import only_log
 
 HEAD = """
 import json, os, signal, sys
@@ -101,7 +103,21 @@ def body_of(name, *, theirs):
     )
 
 
-def play(server, train, names, *, theirs):
+def at_server(server, name, home):
+    seen = server.run(name)
+    assert seen is not None
+    return seen.state, seen.exit_code
+
+
+def in_log(server, name, home):
+    """What the server would make of the .wandb file."""
+    seen = only_log(home)
+    assert seen.run_id == name
+    assert seen.exit_code is not None
+    return state_at_end(seen.exit_code, preempting=seen.preempting), seen.exit_code
+
+
+def play(server, train, names, look=at_server, *, theirs, **mode):
     """Each in a process of its own, some at a time; (exit code, state, code at W&B) of each."""
     found, waiting = {}, list(names)
     while waiting:
@@ -110,13 +126,11 @@ def play(server, train, names, *, theirs):
             more = {"THEIRS": "1"} if theirs else {"HPC_RESUME_WANDB": managed()}
             source = HEAD + textwrap.indent(body_of(name, theirs=theirs), "    ")
             place = {"home": name, "HPC_RESUME_RUN_DIR": "run", "WANDB_RUN_ID": name}
-            started.append((name, train(source=source, **place, **more)))
+            started.append((name, train(source=source, **place, **more, **mode)))
         del waiting[:TOGETHER]
         for name, training in started:
             code = training.code()
-            seen = server.run(name)
-            assert seen is not None, training.output
-            found[name] = (code, seen.state, seen.exit_code, training.output)
+            found[name] = (code, *look(server, name, training.log.parent), training.output)
     return found
 
 
@@ -132,3 +146,11 @@ def test_the_training_calls_wandb_itself(server, train, part):
 def test_the_run_is_ours(server, train):
     for name, (*seen, output) in play(server, train, OURS, theirs=False).items():
         assert tuple(seen) == ENDS[name][1:], f"{name}: {output}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("theirs", [True, False], ids=["theirs", "ours"])
+def test_offline_the_log_says_the_same(server, train, theirs):
+    for name, (*seen, output) in play(server, train, OURS, in_log, theirs=theirs, WANDB_MODE="offline").items():
+        assert tuple(seen) == ENDS[name][1:], f"{name}: {output}"
+    assert server.runs() == []

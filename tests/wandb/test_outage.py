@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 
 import pytest
-from trainings import managed
+from trainings import TRAIN, managed
+from wandb_log import only_log
 
 RUN = {"WANDB_RUN_ID": "net-1", "HPC_RESUME_WANDB": managed(), "WANDB_INIT_TIMEOUT": "5"}
 FAILURES = ("slow", "hanging", "500", "404", "gone")
@@ -61,3 +63,17 @@ def test_a_server_down_for_all_attempts_lets_the_training_finish(server, train):
     second = train(str(stopped + 5), **RUN)
     assert second.code() == 0, second.output
     assert "wandb sync" in second.output
+
+
+@pytest.mark.timeout(240)
+def test_a_server_lost_between_the_look_and_the_init(server, train):
+    """It answers, and every run is refused: init's own time-out, then offline."""
+    refuse = """
+    import hpc_resume.trackers.wandb_managed as tracker
+    tracker.is_reachable = lambda *more: True
+    """
+    server.behave("500")
+    first = train("30", source=textwrap.dedent(refuse) + TRAIN, **RUN)
+    assert first.code() == 0, first.output
+    assert "W&B does not answer" in first.output
+    assert only_log(first.log.parent).exit_code == 0

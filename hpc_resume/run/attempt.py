@@ -84,7 +84,7 @@ class Attempt:
         place for it, since the launcher terminates a training that has not announced itself by half of the lead.
         """
         global _active  # noqa: PLW0603 - see there
-        if _active is not None and _active.is_ours():
+        if is_open():
             raise UsageError("a run is open in this process already; end it before the next one starts")
         environment = read_environment(os.environ)
         cadence = asked_cadence(environment, every)
@@ -295,6 +295,11 @@ class Attempt:
                 f"this run belongs to process {self._pid}, and this is its forked child {os.getpid()};"
                 " open the run in the process that trains"
             )
+
+
+def is_open() -> bool:
+    """Whether a run is open in this very process: then a warning is its boundary's to answer."""
+    return _active is not None and _active.is_ours()
 
 
 def refuse(error: HpcResumeError) -> None:

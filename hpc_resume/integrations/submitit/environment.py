@@ -42,7 +42,8 @@ class HpcResumeJobEnvironment(SlurmJobEnvironment):
         clear_leftovers(paths)
         function = submission.function
         if checkpointable.is_checkpointable(function):
-            function = checkpointable.bounded(submission, paths.submitted_pickle, is_writer=self.global_rank == 0)
+            pickled = Path(paths.submitted_pickle) if self.global_rank == 0 else None
+            checkpointable.Boundary(submission, pickled).install()
         submission.function = functools.partial(_kept, function)
 
 
@@ -56,7 +57,6 @@ def clear_leftovers(paths: JobPaths) -> None:
 def _kept(function: Any, *args: Any, **kwargs: Any) -> Any:
     """Call it; a warning after its end must not keep submitit from writing what it returned."""
     result = function(*args, **kwargs)
-    warning = signal.Signals[f"SIG{os.environ.get(contract.ENV_SIGNAL) or 'USR1'}"]
-    for signum in (warning, signal.SIGTERM):
+    for signum in checkpointable.warned_by():
         signal.signal(signum, signal.SIG_IGN)
     return result

@@ -13,10 +13,10 @@ from submitit.core.core import PicklingExecutor
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.slurm.slurm import SlurmExecutor
 
-from hpc_resume.integrations.submitit import parameters
+from hpc_resume.integrations.submitit import checkpointable, parameters
 from hpc_resume.integrations.submitit.job import HpcResumeJob
 from hpc_resume.integrations.submitit.naming import CLUSTER, runs_of
-from hpc_resume.integrations.submitit.translation import SECTIONS, job_of_parameters
+from hpc_resume.integrations.submitit.translation import SECTIONS, job_of_parameters, without_progress
 from hpc_resume.launch import script_file
 from hpc_resume.launch.plan import decide
 from hpc_resume.launch.render import render
@@ -43,6 +43,7 @@ class HpcResumeExecutor(SlurmExecutor):
     ) -> None:
         # Not SlurmExecutor's own, which refuses an affinity of 0.
         PicklingExecutor.__init__(self, folder, max_num_timeout, max_pickle_size_gb)
+        self._uncounted = False  # the submission at hand saves itself, so that its progress is not seen
         self.python = shlex.quote(sys.executable) if python is None else python
 
     @classmethod
@@ -68,6 +69,7 @@ class HpcResumeExecutor(SlurmExecutor):
         self.parameters.update(kwargs)
 
     def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
+        self._uncounted = all(checkpointable.is_checkpointable(one.function) for one in delayed_submissions)
         if len(delayed_submissions) == 1:
             return list(super()._internal_process_submissions(delayed_submissions))
         folder = Path(JobPaths.get_first_id_independent_folder(self.folder))
@@ -90,13 +92,19 @@ class HpcResumeExecutor(SlurmExecutor):
 
     def _queue(self, tasks: int | None) -> str:
         """Render, hand to sbatch, keep a copy where submitit keeps its own; the job's id."""
-        script = self._script(self.parameters, tasks)
+        chosen = self.parameters
+        if self._uncounted:
+            chosen = chosen | {"requeue": without_progress(chosen.get("requeue", {}))}
+        script = self._script(chosen, tasks)
         script_file.verify(script)
         runs = runs_of(self.folder)
         places.check_run_dir(runs)
         for key, output in zip(("output", "error"), self._logs(tasks), strict=True):
             places.make_output_directory(Path.cwd(), key, output)
         job_id = slurm.submit(script, directory=Path.cwd())
+        # A folder named after the job (Hydra's) cannot be there before it, and Slurm makes none: at once, as submitit.
+        for name in [f"{job_id}_{task}" for task in range(tasks)] if tasks else [job_id]:
+            Path(JobPaths(self.folder, name).folder).mkdir(parents=True, exist_ok=True)
         copy = JobPaths(self.folder, f"{job_id}_0" if tasks else job_id).submission_file
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(script)

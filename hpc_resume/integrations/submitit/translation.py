@@ -52,6 +52,11 @@ def job_of_parameters(
         raise ConfigError("submitit's parameters as a job.yaml: " + "; ".join(found)) from None
 
 
+def without_progress(requeue: Mapping[str, Any]) -> dict[str, Any]:
+    """`requeue` for a callable that is saved by submitit's pickle: no checkpoint of ours would show that it gets on."""
+    return {**requeue, "max": {"no_progress": "unlimited", **requeue.get("max", {})}}
+
+
 def _data(
     parameters: Mapping[str, Any], *, folder: Path, python: str, logs: tuple[str, str], tasks: int | None
 ) -> dict[str, Any]:

@@ -95,12 +95,13 @@ def library(tmp_path_factory) -> Path:
     source = Path(__file__).with_name("faults.c")
     done = subprocess.run(
         [COMPILER, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", built, source, "-ldl"],
-        capture_output=True, text=True, timeout=90, check=False,
+        capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return built
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("what", "placing", "fault"),
     [

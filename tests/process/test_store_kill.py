@@ -48,15 +48,14 @@ def publish_until_killed(run: Path, told: mmap.mmap, ready: int) -> None:
     os.write(ready, b"r")
     while True:
         step += 1
-        began = time.monotonic()
         store.publish(step, parts(step))
-        told[:16] = struct.pack("qd", step, time.monotonic() - began)
+        told[:8] = struct.pack("q", step)
 
 
 @pytest.mark.timeout(480)
 def test_kill_at_a_thousand_random_moments_of_save_publish_and_prune(tmp_path):
-    rng, told = random.Random(int(os.environ.get("SEED", "11"))), mmap.mmap(-1, 16)
-    newest_before, gained = 0, 0
+    rng, told = random.Random(int(os.environ.get("SEED", "11"))), mmap.mmap(-1, 8)
+    newest_before, gained, window = 0, 0, 0.02  # seconds; a publish takes 4 to 10 ms on an idle machine
     for trial in range(1000):
         ours, theirs = os.pipe()
         child = os.fork()
@@ -67,23 +66,25 @@ def test_kill_at_a_thousand_random_moments_of_save_publish_and_prune(tmp_path):
                 os._exit(1)
         if trial % 5:  # else in the middle of its start
             os.read(ours, 1)
-        _, lately = struct.unpack("qd", told[:16])  # 4 to 10 ms on an idle machine
-        time.sleep(rng.uniform(0.0, min(0.5, max(0.02, 2 * lately))))
+        time.sleep(rng.uniform(0.0, window))
         os.kill(child, signal.SIGKILL)
         os.close(ours)
         os.close(theirs)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         loaded = Store(tmp_path / "checkpoints", tmp_path / "latest", attempt=0, keep=2).load()
         assert loaded.skipped == (), trial
-        published = struct.unpack("qd", told[:16])[0]
+        published = struct.unpack("q", told[:8])[0]
         if loaded.newest is None:
             assert published == 0
+            window = min(1.0, window * 1.1)
             continue
         assert loaded.newest.step >= max(published, newest_before), trial
         state = State()
         StateComponent(state).load(loaded.newest.directory, "model", "json")
         assert (state.step, state.text) == (loaded.newest.step, f"{loaded.newest.step} " * 300)
-        gained += loaded.newest.step > newest_before
+        gains = loaded.newest.step > newest_before
+        gained += gains
+        window = max(0.02, window * 0.92) if gains else min(1.0, window * 1.1)  # about every second kill hits one
         newest_before = loaded.newest.step
     assert gained > 200, "the kills came too early to hit a publish"
     store, step = open_store(tmp_path)

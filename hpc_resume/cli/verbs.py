@@ -18,6 +18,7 @@ from hpc_resume.contract import VERSION
 VERBS: Final[Mapping[str, str]] = {
     "init": "Write a commented starter job.yaml.",
     "check": "Validate a job.yaml and say what it means.",
+    "lint": "Find what will go wrong at the first interruption, in Python sources and job.yaml files.",
     "schema": "Print the JSON Schema of job.yaml, for editors.",
     "render": "Print the batch script of a job.yaml, or write it to a file.",
     "submit": "Put a job into Slurm's queue and print its id.",

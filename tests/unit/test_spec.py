@@ -140,7 +140,7 @@ def test_more_than_one_task_is_refused_as_not_built(key, value):
         ("partition: low", "partition: unknown key; `partition` belongs under `slurm:`"),
         ("every: 10", "every: unknown key; `every` belongs under `checkpoint:`"),
         ("cpus-per-task: 3", "cpus-per-task: unknown key; `cpus-per-task` belongs under `slurm:`"),
-        ("resume: true", "resume: unknown key; the keys here are name, command, slurm"),
+        ("retries: true", "retries: unknown key; the keys here are name, command, slurm"),
         (
             "slurm: {time: 24h}",
             "'24h': must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED; did you mean 1-00:00:00?",

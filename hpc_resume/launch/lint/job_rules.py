@@ -65,8 +65,8 @@ def shared_run_id(source: Source) -> Iterator[Finding]:
         yield (
             ("env", "WANDB_RUN_ID"),
             (
-                "every task of the array would be this one run, and two processes on a run spoil it; leave it out, and have"
-                " `wandb: {}`: each task gets an id of its own"
+                "every task of the array would be this one run, and two processes on a run spoil it; leave it out, and"
+                " have `wandb: {}`: each task gets an id of its own"
             ),
         )
 
@@ -96,8 +96,8 @@ def trap_exits_0(source: Source) -> Iterator[Finding]:
             yield (
                 (key,),
                 (
-                    f"this trap ends the job with 0 on SIG{found[2]}, and a finished job is not requeued; the script that"
-                    " is rendered has its own trap: leave it out"
+                    f"this trap ends the job with 0 on SIG{found[2]}, and a finished job is not requeued; the script"
+                    " that is rendered has its own trap: leave it out"
                 ),
             )
 

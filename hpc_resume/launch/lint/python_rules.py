@@ -108,8 +108,8 @@ def early_exit_import(module: Module) -> Iterator[Finding]:
             yield (
                 node,
                 (
-                    "this keeps the sys.exit from before wandb.init(), which replaces it to learn the exit code: a failed"
-                    " run counts as finished; `import sys`, and call sys.exit()"
+                    "this keeps the sys.exit from before wandb.init(), which replaces it to learn the exit code: a"
+                    " failed run counts as finished; `import sys`, and call sys.exit()"
                 ),
             )
 
@@ -123,8 +123,8 @@ def handler_exits_0(module: Module) -> Iterator[Finding]:
                 yield (
                     node,
                     (
-                        f"the handler of {signal} ends the process with 0: the run counts as finished and nobody goes on"
-                        " with it; leave with 128 + the signal's number, after the save"
+                        f"the handler of {signal} ends the process with 0: the run counts as finished and nobody goes"
+                        " on with it; leave with 128 + the signal's number, after the save"
                     ),
                 )
 

@@ -35,25 +35,22 @@ hr::sentinel_text() {
   echo hr::sentinel
 }
 
-# What a sentinel does: stands by. Its record says that it hears.
+# What a sentinel does: stands by. Its record says that it hears. It looks three times a second whether the batch shell of
+# this host lives, without a process and without the shared file system.
 hr::sentinel() {
-  local sleeper
   hr::reset_host
   HR_SHELL_PID=$BASHPID HR_CHILD_IS_SRUN=0 HR_HEARD=0 HR_MAIN=0
   trap 'hr::sentinel_hears TERM' TERM
   trap 'hr::sentinel_hears "$HR_SIGNAL"' "$HR_SIGNAL"
-  trap 'kill "$sleeper" 2>/dev/null; exit 0' "$(hr::end_signal)"
-  sleep infinity &
-  sleeper=$!
+  trap 'exit 0' "$(hr::end_signal)"
+  hr::find_shell
   hr::json_object pid "$BASHPID" host: "$HR_HOST" step: "${SLURM_STEP_ID:-}"
   hr::write_file "$HR_ATTEMPT_DIR/sentinels/$HR_HOST.json" "$REPLY"
   while :; do
-    wait "$sleeper" || true
-    if ((HR_HEARD)) && hr::is_shell_lost; then hr::stand_in; fi
-    if ! kill -0 "$sleeper" 2>/dev/null; then # where a signal reaches the whole step, the sleep dies of it
-      sleep infinity &
-      sleeper=$!
-    fi
+    hr::pause 0.3
+    if [[ -z $HR_WATCHED ]] || hr::is_alive "$HR_WATCHED" "$HR_WATCHED_TICKS"; then continue; fi
+    HR_WATCHED=
+    if ! [[ -e $HR_ATTEMPT_DIR/exit.json ]]; then hr::stand_in; fi
   done
 }
 
@@ -68,42 +65,28 @@ hr::sentinel_hears() {
   fi
 }
 
-# Tells whether the batch shell, on this very host, has ended without a word.
-hr::is_shell_lost() {
-  local text pid
-  [[ ! -e $HR_ATTEMPT_DIR/exit.json ]] && hr::read_file "$HR_ATTEMPT_DIR/attempt.json" || return 1
+# Sets HR_WATCHED and HR_WATCHED_TICKS to the batch shell, if it is on this very host; else HR_WATCHED is empty.
+hr::find_shell() {
+  local text
+  HR_WATCHED='' HR_WATCHED_TICKS=''
+  hr::read_file "$HR_ATTEMPT_DIR/attempt.json" || return 0
   text=$REPLY
-  hr::json_get "$text" host && [[ $REPLY == "$HR_HOST" ]] || return 1
-  hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 1
-  hr::json_get "$text" pid_ns && [[ $REPLY == "$HR_PID_NS" ]] || return 1
-  hr::json_get "$text" pid && pid=$REPLY && hr::json_get "$text" start_ticks && ! hr::is_alive "$pid" "$REPLY"
+  hr::json_get "$text" host && [[ $REPLY == "$HR_HOST" ]] || return 0
+  hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || return 0
+  hr::json_get "$text" pid_ns && [[ $REPLY == "$HR_PID_NS" ]] || return 0
+  hr::json_get "$text" start_ticks && HR_WATCHED_TICKS=$REPLY || return 0
+  hr::json_get "$text" pid && HR_WATCHED=$REPLY || return 0
 }
 
-# Decides in the place of a batch shell that was killed. Slurm calls such a job failed and ends its steps, and this one
-# outlives the shell for KillWait: a requeue from here is taken (22.05, measured). The training has half of that time.
+# Decides in the place of a batch shell that was killed. Slurm takes such a job for failed a second later, and ends its
+# steps: a requeue from here is taken before and after (22.05, measured). At once: the srun of this step is being ended
+# with the shell, and one that gets a TERM has its tasks killed. A training in a step of its own hears Slurm's TERM.
 hr::stand_in() {
-  local since=$SECONDS
-  hr::find_kill_wait
-  while ((SECONDS - since < HR_KILL_WAIT / 2)) && hr::has_living_ranks; do hr::pause 0.1; done
   if hr::job_field "$(hr::show_job)" StdErr && [[ -f $REPLY && -w $REPLY ]]; then exec 2>>"$REPLY"; fi
   hr::say "the batch shell was killed: its sentinel decides"
   HR_SHELL_LOST=1 HR_SIGNALS=1 HR_CODE=137
   hr::conclude
   exit 0
-}
-
-# Tells whether a process of this host that has announced itself lives.
-hr::has_living_ranks() {
-  local record text pid
-  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
-    hr::read_file "$record" || continue
-    text=$REPLY
-    hr::json_get "$text" boot_id && [[ $REPLY == "$HR_BOOT_ID" ]] || continue
-    if hr::json_get "$text" pid && pid=$REPLY && hr::json_get "$text" start_ticks && hr::is_alive "$pid" "$REPLY"; then
-      return 0
-    fi
-  done
-  return 1
 }
 
 # Hands a warning to the sentinels: srun passes USR1 and USR2 on to every task of its step, on every node.

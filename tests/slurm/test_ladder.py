@@ -194,10 +194,13 @@ def test_a_node_that_ends_a_run_twice_without_a_word_is_left_out(project: Projec
     await_steps(run, 1)
     node = cluster.show(job)["NodeList"]
     first = json.loads((run / "attempts/0001/attempt.json").read_text())
+    # Also to its sentinel, so that it does not stand in for the batch shell.
+    wait_for(lambda: list(run.glob("attempts/0001/sentinels/*.json")), 30, "the sentinel")
+    os.kill(json.loads(next(run.glob("attempts/0001/sentinels/*.json")).read_text())["pid"], signal.SIGKILL)
     (run / "attempts/0001").rename(run / "attempts/0003")  # the real one becomes the newest of three
     for number in (1, 2):
         (run / f"attempts/{number:04d}").mkdir()
-        record = first | {"attempt": number, "host": node, "boot_id": "another"}  # no sentinel stands in for it
+        record = first | {"attempt": number, "host": node, "boot_id": "another"}
         (run / f"attempts/{number:04d}/attempt.json").write_text(json.dumps(record))
     cluster.check("scancel", "-s", "KILL", "-b", job)  # and the running one ends without a word too
     cluster.wait_state(job, "FAILED", "NODE_FAIL", "CANCELLED", "COMPLETED", "PENDING", seconds=40)

@@ -49,6 +49,7 @@ class Kind(Enum):
     """What is to become of a run."""
 
     SURVIVES = "survived"  # by itself
+    EITHER = "survived or refused"  # it depends on who is quicker, and the table says which it was
     REFUSED = "refused"  # it does not come back by itself; `submit --resume` goes on where it stopped
 
 
@@ -111,7 +112,8 @@ RULES: Final = (
         "scancel", "call|call, GIL", Kind.REFUSED, Bound.CHECKPOINT, "ended on purpose; the C call outlasts KillWait"
     ),
     _rule("scancel", "*", Kind.REFUSED, Bound.STEP, "ended on purpose"),
-    _rule("kill shell|kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
+    _rule("kill shell", "*", Kind.EITHER, Bound.CHECKPOINT, "Slurm ended the sentinel before it could stand in"),
+    _rule("kill training", "*", Kind.SURVIVES, Bound.CHECKPOINT, "no warning"),
     _rule("preempted|node down", "call|call, GIL", Kind.SURVIVES, Bound.CHECKPOINT, "the C call outlasts KillWait"),
     _rule(
         "kill slurmd",
@@ -164,7 +166,7 @@ def judge(wanted: Expected, facts: Facts) -> Verdict:
     if complaint:
         return Verdict(False, f"LOST: {complaint}")
     gone = "" if facts.seconds is None else f", {facts.seconds:.1f} s"
-    if wanted.kind is Kind.REFUSED:
+    if wanted.kind is Kind.REFUSED or (wanted.kind is Kind.EITHER and facts.by_hand):
         return Verdict(True, f"refused: {wanted.reason} ({facts.lost} lost by hand{gone})")
     return Verdict(True, f"survived, {facts.lost} lost{gone}")
 

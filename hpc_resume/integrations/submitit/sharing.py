@@ -44,16 +44,16 @@ def _share(environment: Any, paths: JobPaths, submission: DelayedSubmission) -> 
     signal.signal(signum, _aside(signal.getsignal(signum)))
     _tell(environment, paths, signum)
     watch = SignalHandler(environment, paths, submission)
-    function = submission.function
+    result = submission.result
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call() -> Any:
         try:
-            return function(*args, **kwargs)
+            return result()
         except Stopped as stopped:
-            submission.function = function
+            del submission.result  # the class's own again: this one is of this process, and not to be pickled
             _come_back(watch, paths, submission, stopped)
 
-    submission.function = call
+    submission.result = call  # not its function: submitit asks that for `checkpoint`
 
 
 def _tell(environment: Any, paths: JobPaths, signum: int) -> None:

@@ -49,6 +49,7 @@ ENV_SAVE_ASYNC: Final = "HPC_RESUME_SAVE_ASYNC"  # 1: a save costs the training 
 ENV_FAST_DIR: Final = "HPC_RESUME_FAST_DIR"  # a directory of the node that takes a save first; empty: none
 ENV_CHECKSUMS: Final = "HPC_RESUME_CHECKSUMS"  # 0: a start compares sizes and does not read every byte
 ENV_WANDB: Final = "HPC_RESUME_WANDB"  # job.yaml's `wandb:` as one line of JSON; empty: none
+ENV_RESHARD: Final = "HPC_RESUME_RESHARD"  # 1: a checkpoint of another number of ranks is loaded where its format can
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
 ENV_RESTART_COUNT: Final = "HPC_RESUME_RESTART_COUNT"  # 0 in the first start of a job
@@ -84,6 +85,8 @@ OUTCOME_FILE: Final = "outcome.json"  # what the training says of itself: finish
 EXIT_FILE: Final = "exit.json"  # what the launcher saw and decided
 WARNING_FILE: Final = "warning.json"  # {"t", "signal", "deadline", "source"}: when the end comes; by the launcher
 STACKS_PREFIX: Final = "stacks."  # stacks.<host>.<pid>.txt: where every thread was when no boundary came
+RENDEZVOUS_FILE: Final = "rendezvous.json"  # where rank 0 listens, and the secret of the ranks; by rank 0
+DEPARTURES_DIR: Final = "departures"  # <rank>.json by a rank that left before it had met the others
 CONTROL_FILE: Final = "control.json"  # what the owner asks of this attempt; by `hpc-resume cancel` and `poke`
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
 BATCHES_FILE: Final = "batches.jsonl"  # run.log(batch=ids), only in a drill; by rank 0
@@ -124,6 +127,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_RUN_DIR", "parent of the run directories"),
     ("HR_RUN_KEY", "run to continue, without the array task's suffix; empty: named after the job"),
     ("HR_LAUNCHER", "array: words before the command; empty: started by the batch shell itself"),
+    ("HR_RANKS", "1: many processes, which meet at MASTER_ADDR and MASTER_PORT"),
     ("HR_COMMAND", "array: the command's words"),
     ("HR_SETUP", "bash to evaluate before the command"),
     ("HR_ENV", "array: NAME=value to export"),
@@ -144,6 +148,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_KEEP_EVERY", "and each whose step is a multiple of this; 0: no others"),
     ("HR_SAVE_ASYNC", "1: saves are written behind the training; 0: not; empty: as the code says"),
     ("HR_FAST_DIR", "directory of the node that takes a save first; empty: none"),
+    ("HR_RESHARD", "1: a checkpoint of another number of ranks is loaded where its format can"),
     ("HR_CHECKSUMS", "1: a start reads every byte of the checkpoint that it loads; 0: it compares sizes"),
     ("HR_WANDB", "the `wandb:` section as one line of JSON; empty: none"),
     ("HR_STAGGER_MS", "milliseconds between the starts of two array tasks; 0: none"),

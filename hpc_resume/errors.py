@@ -75,6 +75,14 @@ class CheckpointError(HpcResumeError):
     exit_code = 1
 
 
+class RankLostError(HpcResumeError):
+    """Another rank is gone, or has failed: this one cannot go on alone. `code` is what all ranks end with."""
+
+    def __init__(self, words: str, code: int) -> None:
+        super().__init__(words)
+        self.exit_code = code
+
+
 class UsageError(HpcResumeError):
     """The Python API was called in a way that cannot work (no main thread, register after the first step)."""
 

@@ -217,9 +217,16 @@ hr::signal_ranks() {
       2) [[ -e $record ]] && elsewhere=1 ;;
     esac
   done
-  # srun hands USR1 on to every task, on every node; TERM would make it kill them at once.
-  if ((elsewhere && HR_CHILD_IS_SRUN)) && [[ $1 != URG ]] && hr::signal_child "$HR_SIGNAL"; then found=0; fi
+  if ((elsewhere)) && hr::reaches_elsewhere "$1"; then found=0; fi
   return "$found"
+}
+
+# Tells whether a signal has got to the ranks of other nodes: their sentinels, told already, signal exactly them. Without
+# sentinels srun hands USR1 on to every task, on every node; TERM would make it kill them at once, and an agent would die
+# of it. Arguments: signal.
+hr::reaches_elsewhere() {
+  if hr::is_alive "$HR_SENTINEL" "$HR_SENTINEL_TICKS"; then return 0; fi
+  ((HR_CHILD_IS_SRUN && ! HR_CHILD_IS_AGENT)) && [[ $1 != URG ]] && hr::signal_child "$HR_SIGNAL"
 }
 
 # Signals our child, if it still is that process. Arguments: signal.
@@ -242,8 +249,10 @@ hr::warn() {
   fi
   while hr::is_alive "$HR_CHILD" "$HR_CHILD_TICKS"; do
     hr::signal_ranks "$HR_SIGNAL" && return 0
-    if ((SECONDS - HR_CHILD_SINCE >= HR_LEAD || (HR_CHILD_IS_SRUN && SECONDS - since >= patience))) ||
-      { ((! HR_CHILD_IS_SRUN)) && hr::catches "$HR_CHILD" "$HR_SIGNAL"; }; then
+    if ((! HR_CHILD_IS_AGENT)) && {
+      ((SECONDS - HR_CHILD_SINCE >= HR_LEAD || (HR_CHILD_IS_SRUN && SECONDS - since >= patience))) ||
+        { ((! HR_CHILD_IS_SRUN)) && hr::catches "$HR_CHILD" "$HR_SIGNAL"; }
+    }; then
       hr::signal_child "$HR_SIGNAL"
       return 0
     fi

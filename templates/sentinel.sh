@@ -39,7 +39,7 @@ hr::sentinel_text() {
 # this host lives, without a process and without the shared file system.
 hr::sentinel() {
   hr::reset_host
-  HR_SHELL_PID=$BASHPID HR_CHILD_IS_SRUN=0 HR_HEARD=0 HR_MAIN=0
+  HR_SHELL_PID=$BASHPID HR_CHILD_IS_SRUN=0 HR_HEARD=0 HR_MAIN=0 HR_CHILD_IS_AGENT=0 HR_SENTINEL='' HR_SENTINEL_TICKS=''
   trap 'hr::sentinel_hears TERM' TERM
   trap 'hr::sentinel_hears "$HR_SIGNAL"' "$HR_SIGNAL"
   trap 'exit 0' "$(hr::end_signal)"

@@ -15,7 +15,7 @@ from hpc_resume.checkpoints import layout, manifest
 from hpc_resume.checkpoints.manifest import BrokenError, Manifest
 from hpc_resume.checkpoints.placing import uncommitted_by
 from hpc_resume.contract import MANIFEST_FILE
-from hpc_resume.errors import RunStateError
+from hpc_resume.errors import CheckpointError, RunStateError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +93,14 @@ class Catalogue:
             newer = [pair for pair in skipped if pair[0] > candidate.step]
             return Loaded(candidate, _in_order(newer))
         return Loaded(None, _in_order(skipped))
+
+    def find(self, step: int) -> Published:
+        """That of `step`, by its manifest alone. Raises CheckpointError, RunStateError."""
+        directory = self._root / layout.step_name(step)
+        try:
+            return self._examine(step, directory, self._log.fences())
+        except BrokenError as error:
+            raise CheckpointError(f"{directory}, which rank 0 goes on from, cannot be used here: {error}") from error
 
     def listing(self) -> tuple[Published | Skipped, ...]:
         """Every checkpoint that is published, newest first, by its manifest alone: no byte of its files is read."""

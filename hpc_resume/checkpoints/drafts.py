@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hpc_resume.checkpoints.catalogue import Published
+    from hpc_resume.checkpoints.manifest import StoredFile
     from hpc_resume.checkpoints.sums import Sum
 
 _BLOCK: Final = 8 << 20  # bytes; the sum of one runs beside the write of it
@@ -28,11 +29,16 @@ class Draft:
     directory: Path
     components: dict[str, str] = field(default_factory=dict)
     sums: dict[Path, Sum] = field(default_factory=dict)
+    foreign: dict[str, StoredFile] = field(default_factory=dict)  # what other ranks have written, synced and summed
 
-    def add(self, name: str, save: Callable[[Path, str], str]) -> None:
-        """Let `save` write the component `name`; what it raises is passed on."""
+    def add(self, name: str, save: Callable[[Path, str], str], below: str = "") -> None:
+        """Let `save` write the component `name`, in the directory `below` this one; what it raises is passed on."""
+        directory = self.directory / below
+        if below:
+            directory.mkdir(DIR_MODE, exist_ok=True)
         with collected() as sums:
-            self.components[name] = save(self.directory, name)
+            backend = save(directory, name)
+        self.components[f"{below}/{name}" if below else name] = backend
         self.sums |= sums
 
     def copy(self, source: Published) -> None:

@@ -92,8 +92,12 @@ def sealed_body(body: bytes) -> bytes:
     return body + _SEAL + f'{zlib.crc32(body):08x}"}}\n'.encode()
 
 
-def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -> tuple[StoredFile, ...]:
+def describe(
+    directory: Path, known: Mapping[Path, Sum], *, sync: bool = True, foreign: Mapping[str, StoredFile] | None = None
+) -> tuple[StoredFile, ...]:
     """Sum every file below `directory` that is not `known` yet; `sync` makes contents and names durable.
+
+    `foreign` files have been summed and synced by who wrote them: they are taken as they are.
 
     Raises OSError; CheckpointError for anything but plain files and directories: a link could point out of the run
     directory, and would be gone or changed when the checkpoint is read.
@@ -106,6 +110,8 @@ def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -
         if any(Path(parent, name).is_symlink() for name in names):
             raise CheckpointError(f"{parent}: a checkpoint holds no links to directories; save a copy instead")
     paths = [path for path in paths if path.parent != directory or layout.parse_uncommitted(path.name) is None]
+    foreign = foreign or {}
+    paths = [path for path in paths if path.relative_to(directory).as_posix() not in foreign]
     for path in paths:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise CheckpointError(f"{path}: a checkpoint holds plain files only; save a copy instead of a link")
@@ -114,11 +120,11 @@ def describe(directory: Path, known: Mapping[Path, Sum], *, sync: bool = True) -
         made.chmod(stat.S_IRWXU)
         if sync:
             sync_directory(made)
-    found = (
+    found = [
         StoredFile(p.relative_to(directory).as_posix(), s.size, f"{s.crc32:08x}")
         for p, s in zip(paths, sums, strict=True)
-    )
-    return tuple(sorted(found, key=lambda file: file.path))
+    ]
+    return tuple(sorted([*found, *foreign.values()], key=lambda file: file.path))
 
 
 def read(directory: Path) -> Manifest:

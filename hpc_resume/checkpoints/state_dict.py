@@ -7,7 +7,7 @@ holds no tensor before its first step; the manifest records it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpc_resume.checkpoints import formats
 from hpc_resume.checkpoints.unfit import UnfitError
@@ -16,6 +16,9 @@ from hpc_resume.errors import CheckpointError, RunStateError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+_DDP: Final = "torch.nn.parallel.distributed.DistributedDataParallel"  # broadcasts and reduces: equal everywhere
 
 
 class StateComponent:
@@ -38,9 +41,22 @@ class StateComponent:
 
     def save(self, directory: Path, name: str) -> str:
         """Write `<name><suffix>`; the format's name."""
+        return self.take(name)[1](directory, name)
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether its kind makes it the same on every rank."""
+        return any(f"{kind.__module__}.{kind.__qualname__}" == _DDP for kind in type(self.source).__mro__)
+
+    def take(self, name: str) -> tuple[bool, Callable[[Path, str], str]]:
+        """Whether all ranks must write it together, and what writes it."""
         chosen, prepared = self._choose(name)
-        chosen.write(directory / f"{name}{chosen.SUFFIX}", prepared)
-        return str(chosen.NAME)
+
+        def save(directory: Path, name: str) -> str:
+            chosen.write(directory / f"{name}{chosen.SUFFIX}", prepared)
+            return str(chosen.NAME)
+
+        return bool(getattr(chosen, "COLLECTIVE", False)), save
 
     def freeze(self, name: str, copy: Callable[[object], object]) -> Callable[[Path, str], str] | None:
         """What `save` would write now, to be written later, in any thread; `copy` makes it independent of the training.

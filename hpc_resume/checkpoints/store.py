@@ -86,6 +86,11 @@ class Store:
         self._catalogue = Catalogue(root, self._log)
         self._latest = Latest(latest, self._catalogue)
 
+    @property
+    def generation(self) -> int:
+        """What this process, or rank 0 for it, has claimed."""
+        return self._generation
+
     def load(self, *, checksums: bool = True) -> Loaded:
         """The newest checkpoint that counts and verifies; see Catalogue.load. Nothing is changed.
 
@@ -97,6 +102,10 @@ class Store:
             raise CheckpointError(
                 f"{self._root}: {error.strerror or error}; nothing was changed: start again when it can be read"
             ) from error
+
+    def find(self, step: int) -> Published:
+        """The published checkpoint of `step`, by its manifest alone: rank 0 has verified it. Raises CheckpointError."""
+        return self._catalogue.find(step)
 
     def set_aside(self, skipped: Skipped) -> Path | None:
         """Rename what Loaded.skipped names and put the reason into it, as broken.txt; its new place, None if it stays.
@@ -165,12 +174,20 @@ class Store:
         except OSError as error:
             raise self._refused(error) from error
 
+    def join(self, step: int, place: str) -> Draft:
+        """The draft that rank 0 has begun as `place`, for the part of another rank. Raises CheckpointError."""
+        own = layout.step_name(step), layout.temporary_name(step, self._generation)
+        directory = self._root / place
+        if place not in own or directory.is_symlink() or not directory.is_dir():
+            raise CheckpointError(f"{directory} is no place to save step {step} in")
+        return Draft(step, directory)
+
     def commit(self, draft: Draft) -> Receipt:
         """Publish what was written into `draft`. Raises as `publish` does; nothing of the draft is left then."""
         assert self._placing is not None  # noqa: S101 - `begin` chose it
         final = self._root / layout.step_name(draft.step)
         with self.filling(draft):
-            files = manifest.describe(draft.directory, draft.sums, sync=self._durable)
+            files = manifest.describe(draft.directory, draft.sums, sync=self._durable, foreign=draft.foreign)
             made = Manifest(
                 draft.step,
                 self._attempt,

@@ -11,17 +11,14 @@ from typing import Final
 
 from hpc_resume.contract import VERSION
 from hpc_resume.errors import Problem
-from hpc_resume.launch import env_rules, sbatch_options, units
+from hpc_resume.launch import env_rules, launchers, sbatch_options, units
 from hpc_resume.launch.yaml_source import KeyPath, Source
 
 DEFAULT_LEAD: Final = "120s"
 DEFAULT_MAX_ARRAY: Final = 1001  # MaxArraySize where slurm.conf does not say
 
 # Refused by name, never accepted and ignored. An empty value: the key itself.
-NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = (
-    (("sweep",), "", ""),
-    (("launcher",), "torchrun", "; one task per job until then: direct or srun"),
-)
+NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = ((("sweep",), "", ""),)
 
 
 def problems(source: Source) -> Iterator[Problem]:
@@ -30,6 +27,7 @@ def problems(source: Source) -> Iterator[Problem]:
     yield from _environment(source)
     yield from _secrets(source)
     yield from _slurm(source)
+    yield from _launcher(source)
     yield from _lead(source)
     yield from _watch(source)
 
@@ -105,6 +103,23 @@ def _slurm(source: Source) -> Iterator[Problem]:
         return
     for path, message, at_key in sbatch_options.complaints(section):
         yield source.problem(path, message, at_key=at_key)
+
+
+def _launcher(source: Source) -> Iterator[Problem]:
+    """Many tasks need something that starts them, and one launcher in another is hardly meant."""
+    command, asked = source.data.get("command"), source.data.get("launcher")
+    words = tuple(command) if isinstance(command, list) and all(isinstance(word, str) for word in command) else command
+    own = launchers.starts_its_own(words) if isinstance(words, str | tuple) and words and str(words).strip() else None
+    if own and asked in ("srun", "torchrun", "accelerate", "mpirun"):
+        yield source.problem(("launcher",), f"{asked} would start {own}, which starts ranks itself; use direct")
+    slurm = source.data.get("slurm")
+    if asked != "direct" or own or not isinstance(slurm, Mapping):
+        return
+    for name in launchers.TASK_COUNTS:
+        if name in slurm and re.fullmatch(r"[0-9]{1,9}", str(slurm[name])) and int(str(slurm[name])) > 1:
+            words = "direct starts one process on one node; use `launcher: srun`, or auto"
+            yield source.problem(("launcher",), f"{words}: slurm.{name} asks for {slurm[name]}")
+            return
 
 
 def _lead(source: Source) -> Iterator[Problem]:

@@ -41,7 +41,9 @@ def as_record(plan: Plan, source: Source, script: str) -> dict[str, object]:
             for item in plan.directives
         ],
         "variables": [
-            {"name": item.name, "value": item.value, "from": _records(item.sources, source)} for item in plan.variables
+            {"name": item.name, "value": item.value, "from": _records(item.sources, source)}
+            | ({"why": item.why} if item.why else {})
+            for item in plan.variables
         ],
     }
 
@@ -66,7 +68,9 @@ def _rows(plan: Plan, source: Source, script: str) -> Iterator[tuple[int, str, s
         if position == 0:
             yield from _comments(script[:found])
         position = found + len(text)
-        yield script.count("\n", 0, found) + 1, text, _origin_words(item.sources, source)
+        words = _origin_words(item.sources, source)
+        why = item.why if isinstance(item, Variable) else ""
+        yield script.count("\n", 0, found) + 1, text, f"{words}; {why}" if why else words
     start = script.index(read_runtime(), position)
     first = script.count("\n", 0, start) + 1
     yield first, f"{', '.join(RUNTIME_FILES)}: {read_runtime().count(chr(10))} lines", "the same in every script"

@@ -14,6 +14,7 @@ from typing import Final
 
 from hpc_resume.contract import VERSION
 from hpc_resume.launch import sbatch_options, units
+from hpc_resume.launch.launchers import choose
 from hpc_resume.launch.spec import AUTO, Checkpoint, Job, Requeue
 
 DIGEST_DIGITS: Final = 12
@@ -38,6 +39,7 @@ class Variable:
     name: str
     value: Value
     sources: tuple[str, ...]
+    why: str = ""  # where the keys alone do not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ def _width(array: str | None) -> int:
 
 
 def _variables(job: Job, width: int) -> Iterator[Variable]:
-    yield Variable("HR_LAUNCHER", ("srun",) if job.launcher == "srun" else (), ("launcher",))
+    launcher = choose(job.launcher, job.command, job.slurm)
+    yield Variable("HR_LAUNCHER", launcher.words, ("launcher",), launcher.why)
+    yield Variable("HR_RANKS", int(launcher.ranks), ("launcher",), launcher.why)
     yield Variable("HR_COMMAND", _watched(job), ("command", "watch") if job.watch else ("command",))
     yield Variable("HR_SETUP", job.setup, ("setup",))
     yield Variable("HR_ENV", tuple(f"{name}={value}" for name, value in job.env.items()), ("env",))
@@ -132,6 +136,7 @@ def _checkpoint(checkpoint: Checkpoint) -> Iterator[Variable]:
     told = checkpoint.save_async
     yield Variable("HR_SAVE_ASYNC", "" if told is None else str(int(told)), ("checkpoint.async",))
     yield Variable("HR_FAST_DIR", checkpoint.fast_dir or "", ("checkpoint.fast_dir",))
+    yield Variable("HR_RESHARD", int(checkpoint.reshard), ("checkpoint.reshard",))
     yield Variable("HR_CHECKSUMS", int(checkpoint.checksums), ("checkpoint.checksums",))
 
 

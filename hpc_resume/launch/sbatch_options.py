@@ -118,9 +118,6 @@ OWNED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("parsable", "test_only", "wait", "quiet", "verbose", "help", "usage", "version"), _SUBMIT),
 }
 
-# Options by which a job gets more than one task; each means so from 2 on.
-_TASK_COUNTS: Final = ("nodes", "ntasks", "ntasks_per_node", "ntasks_per_socket", "ntasks_per_gpu", "ntasks_per_core")
-
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -171,9 +168,6 @@ def _complain_value(name: str, value: str, path: KeyPath) -> Iterator[Complaint]
             kind(value)
         except ValueError as error:
             yield path, str(error), False
-            return
-        if name in _TASK_COUNTS and _upper(value) > 1:
-            yield path, f"{value}: many ranks are not built yet; one node and one task until then", False
 
 
 def _complain_extra(key: str, value: object, section: Mapping[str, object]) -> Iterator[Complaint]:
@@ -250,9 +244,3 @@ def _named(character: str) -> str:
     return {"\n": "a line break", "\t": "a tab", "\r": "a carriage return"}.get(
         character, f"the control character U+{ord(character):04X}"
     )
-
-
-def _upper(value: str) -> int:
-    """The largest number that `2`, `1-4` or `2,4-8` allows."""
-    scale = {"k": 1024, "m": 1024**2}
-    return max(int(n) * scale.get(unit.lower(), 1) for n, unit in re.findall(r"([0-9]+)([KkMm]?)", value))

@@ -202,6 +202,10 @@ class Checkpoint(_Section):
         default=None,
         description="A directory of the node (tmpfs, NVMe; $NAMES are the node's) that takes a save first.",
     )
+    reshard: bool = Field(
+        default=False,
+        description="true: a checkpoint of another number of ranks is loaded, where its format can (dcp).",
+    )
     checksums: bool = Field(
         default=True,
         description="false: a start compares sizes only; every byte is still checked before an older one is removed.",
@@ -277,8 +281,10 @@ class Job(_Section):
     slurm: Annotated[dict[str, Any], WithJsonSchema(SLURM_SCHEMA)] = Field(
         default_factory=dict, description="sbatch's own long options, with _ for -."
     )
-    launcher: Literal["auto", "direct", "srun"] = Field(
-        default="auto", description="What starts the command: the batch shell itself (direct), or srun."
+    launcher: Literal["auto", "direct", "srun", "torchrun", "accelerate", "mpirun"] = Field(
+        default="auto",
+        description="What starts the command: the batch shell itself (direct), srun (a rank per task), torchrun,"
+        " accelerate or mpirun; auto: srun where there is more than one task.",
     )
     setup: str = Field(default="", description="bash to evaluate before the command: module load, conda activate.")
     env: Environment = Field(

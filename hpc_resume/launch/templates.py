@@ -16,6 +16,7 @@ RUNTIME_FILES: Final = (
     "rundir.sh",
     "deliver.sh",
     "sentinel.sh",
+    "ranks.sh",
     "child.sh",
     "orphans.sh",
     "cause.sh",

@@ -7,45 +7,41 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hpc_resume import contract
 from hpc_resume.errors import CheckpointError, HpcResumeError, RunHeldError, UsageError
 from hpc_resume.run import early
-from hpc_resume.run.announce import announce, hello
 from hpc_resume.run.auto import AutoCadence
 from hpc_resume.run.deadline import fits
-from hpc_resume.run.drill import interrupt, next_drill, seed_the_unseeded
+from hpc_resume.run.drill import interrupt, next_drill
 from hpc_resume.run.ending import Ending, Stopped, describe, judge, leave, place_of
-from hpc_resume.run.environment import Environment, read_environment
+from hpc_resume.run.environment import Environment
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.guard import Guard
-from hpc_resume.run.ledger import read_ledger
-from hpc_resume.run.opening import Opening, open_run
+from hpc_resume.run.handlers import HandlerWatch
+from hpc_resume.run.opening import Opening
 from hpc_resume.run.outcome import OutcomeWriter
 from hpc_resume.run.save_request import SaveRequest
 from hpc_resume.run.saving import Saver
-from hpc_resume.run.schedule import Schedule, asked_cadence
-from hpc_resume.run.storage import Storage, Wishes, open_storage
+from hpc_resume.run.schedule import Schedule
+from hpc_resume.run.storage import Storage
 from hpc_resume.run.takeover import exit_now
 from hpc_resume.run.watchdog import Watchdog
 from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
 from hpc_resume.trackers.jsonl import JsonLines
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hpc_resume.run.cadence import Cadence
-    from hpc_resume.run.signals import Recorder
-
-_RECLAIMS = 8  # somebody who takes a signal back each time is not fought for ever
-
-_active: Attempt | None = None  # handlers, lease and exit code are the process's: one run at a time
+    from hpc_resume.run.ranks.ensemble import Ensemble
+    from hpc_resume.run.ranks.together import Together
+    from hpc_resume.run.signals import Received, Recorder
 
 
 class Attempt:
-    """The parts of a run that is under way, and the order in which they are used."""
+    """The parts of a run that is under way, and the order in which they are used. starting.start makes one."""
+
+    active: ClassVar[Attempt | None] = None  # handlers, lease and exit code are the process's: one run at a time
 
     def __init__(
         self,
@@ -55,6 +51,7 @@ class Attempt:
         events: EventLog,
         cadence: Cadence | AutoCadence,
         storage: Storage,
+        ensemble: Ensemble | None = None,
     ) -> None:
         self.environment = environment
         self.opening = opening
@@ -66,51 +63,19 @@ class Attempt:
         self._pid = os.getpid()
         self._recorder = recorder
         self._events = events
-        self._writes = environment.rank == 0
         self._stopped: Stopped | None = None
-        self._reclaimed = 0
-        self.saver = Saver(storage, may_write=self._writes, say=say, note=events.write)
+        self._handlers = HandlerWatch(recorder, events)
+        joint = ensemble.publisher(storage, events.write) if ensemble is not None else None
+        self.saver = Saver(storage, say=say, note=events.write, rank=environment.rank, joint=joint)
         self.trackers, self.batches = self._open_trackers()
         self._outcome = OutcomeWriter(environment, opening, self.saver, events)
-        self._asked = SaveRequest(opening.attempt_dir.control_file)
+        self.asked = SaveRequest(opening.attempt_dir.control_file)
         self.guard = Guard(environment, opening, self.saver, self.trackers, self._outcome, events)
         self.watchdog = early.watchdog(recorder) or Watchdog(recorder, self.guard)
-
-    @classmethod
-    def start(cls, recorder: Recorder, asked: Path | None, every: int | str | None, wishes: Wishes) -> Attempt:
-        """Handlers, directory and lease, PID record, checkpoint, trackers: in this order, undone on an error.
-
-        The handlers come first: a warning during the rest is not lost. The PID record comes as soon as there is a
-        place for it, since the launcher terminates a training that has not announced itself by half of the lead.
-        """
-        global _active  # noqa: PLW0603 - see there
-        if is_open():
-            raise UsageError("a run is open in this process already; end it before the next one starts")
-        environment = read_environment(os.environ)
-        cadence = asked_cadence(environment, every)
-        wishes.check()
-        with ExitStack() as undo:
-            # SIGTERM is a warning too: at the start of a grace time it is all that Slurm sends to a step's tasks.
-            recorder.install((environment.signum, signal.SIGTERM))
-            undo.callback(recorder.release, leaving=False)
-            opening = open_run(environment, asked)
-            if opening.lease is not None:
-                undo.callback(opening.lease.release)
-            events = early.events(recorder) or announce(environment, opening.attempt_dir)
-            undo.callback(events.close)
-            storage = open_storage(environment, opening, events, wishes)
-            if isinstance(cadence, AutoCadence):
-                cadence = read_ledger(opening.run_dir, before=opening.attempt)
-                events.write("cadence", **cadence.record())
-            attempt = cls(environment, opening, recorder, events, cadence, storage)
-            if environment.drill is not None:
-                seed_the_unseeded()
-            hello(environment, opening, storage.loaded)
-            undo.pop_all()
-        attempt.watchdog.start(attempt.guard)
-        attempt._asked.install(attempt.schedule.hurry)
-        _active = attempt
-        return attempt
+        self.together: Together | None = None
+        if ensemble is not None:
+            parts = self.schedule, self.saver, events, self.asked, recorder
+            self.together = ensemble.together(*parts, self._stop)
 
     def is_ours(self) -> bool:
         """False in a forked child: the run is its parent's."""
@@ -120,6 +85,8 @@ class Attempt:
         """Before the first step: everything that was saved must have been restored."""
         self._refuse_children()
         self.saver.seal()
+        if self.together is not None:
+            self.together.begin(self.start_step)
         self.trackers.begin()
         self.begun = self.guard.begun = True
         self.guard.passed = time.monotonic()
@@ -134,22 +101,25 @@ class Attempt:
         if self.schedule.wants_drill(completed) and self._recorder.first is None:
             warning, launched = self.environment.signum, self.environment.launched
             interrupt(self._recorder, warning, self.opening.attempt_dir, launched=launched)
-        if self._recorder.first is None and (trigger := self.schedule.wants_save(completed, now)) is not None:
+        trigger = self.schedule.wants_save(completed, now) if self._recorder.first is None else None
+        if self.together is not None:
+            self._agree(completed, trigger)
+            return
+        if trigger is not None:
             self.save(completed, trigger)
-        if self._asked.pending:
+        if self.asked.pending:
             self._serve(completed)
         self.leave_if_warned(completed)
 
     def _serve(self, completed: int) -> None:
         """Save because the owner asked for it, and go on; the answer is an event."""
         self.schedule.calm()
-        asked = self._asked.take()
+        asked = self.asked.take()
         if asked is None or self._recorder.first is not None:  # a warning saves anyway
             return
         self.save(completed, "poke")
-        if self._writes:
-            self._events.write("save_served", step=completed, published=self.saver.published, asked=asked)
-        if self._asked.pending:  # once more, while the save was under way
+        self._events.write("save_served", step=completed, published=self.saver.published, asked=asked)
+        if self.asked.pending:  # once more, while the save was under way
             self.schedule.hurry()
 
     def save(self, completed: int, trigger: str) -> None:
@@ -170,40 +140,62 @@ class Attempt:
         Raises CheckpointError: with nothing left to train, an exit code of 0 would mark a run as finished whose last
         steps exist nowhere.
         """
+        if self.together is not None:
+            if completed != self.saver.published and (failure := self._agree(completed, "end", final=True)):
+                raise CheckpointError(failure)
+            self.leave_if_warned(completed)
+            return
         if self._recorder.first is None:
             self.saver.save(completed, "end")
         self.leave_if_warned(completed)
 
+    def _agree(self, completed: int, trigger: str | None, *, final: bool = False) -> str:
+        assert self.together is not None  # noqa: S101 - only asked among many ranks
+        if self._stopped is not None:  # the training swallowed it
+            leave(self._stopped)
+        return self.together.boundary(completed, trigger, final=final)
+
     def leave_if_warned(self, completed: int) -> None:
         """After a warning: mark, save what is new, finish the trackers, leave. Raises Stopped, again at every call."""
         received = self._recorder.first
+        if self.together is not None:
+            if self.together.is_due():
+                self._agree(completed, None)
+            return
         if received is None:
             return
         if self._stopped is not None:  # the training swallowed it
             leave(self._stopped)
+        self._stop(received, received.signum, completed)
+
+    def _stop(self, received: Received, signum: int, completed: int) -> None:
         self._check_lease()
         if not self.watchdog.claim():  # it is leaving in our place, and what we did now would be torn
             threading.Event().wait()
         self.watchdog.hear(received)
         waited = round(time.monotonic() - received.at, 6)
-        self._stopped = Stopped(received.signum, completed)
+        self._stopped = Stopped(signum, completed)
         ending = judge(self._stopped, os.environ)
         # Marked first: a SIGKILL in the middle of the save then still leaves the run PREEMPTED at W&B. A run that its
         # owner has ended does not come back.
         if not self.opening.attempt_dir.is_to_end():
             self.trackers.mark_preempting()
-        self._save_for_the_last_time(completed)
+        if self.together is None:  # else all ranks have saved together
+            self._save_for_the_last_time(completed)
         self.trackers.finish(ending.code, FINISH_SECONDS)
         if self._recorder.second is not None:
             self.watchdog.hear(self._recorder.second)
         self._outcome.write(ending, completed, waited=waited, count=self._recorder.count)
-        say(f"stopped by SIG{received.name} after step {completed}; step {self.saver.published} is where it goes on")
+        if not self.environment.rank:
+            name = signal.Signals(signum).name
+            say(f"stopped by {name} after step {completed}; step {self.saver.published} is where it goes on")
         leave(self._stopped)
 
     def end(self, error: BaseException | None, completed: int) -> None:
         """The training returned or raised `error`; what must be raised in its place, is."""
-        global _active  # noqa: PLW0603 - see there
-        if self.environment.drill is not None and error is None and self._stopped is None:
+        if self.together is not None and self._stopped is None:
+            error = self.together.end(error, completed)
+        elif self.environment.drill is not None and error is None and self._stopped is None:
             self.saver.save(completed, "end")  # a loop of one's own has no end that we see: its final state is compared
         if self._stopped is None:
             self.watchdog.close()  # else it sees to it that the rest of the process does not outlast the deadline
@@ -212,13 +204,15 @@ class Attempt:
                 self._conclude(judge(error, os.environ), error, completed)
         finally:
             warned = self.environment.launched and self._recorder.first is not None
-            self._asked.release()
+            self.asked.release()
             self._recorder.release(leaving=self._stopped is not None or warned)
             self.saver.close()
+            if self.together is not None:
+                self.together.ensemble.leave()
             self._events.close()
             if self.opening.lease is not None:
                 self.opening.lease.release()
-            _active = None
+            Attempt.active = None
         if self._stopped is not None and error is not self._stopped:
             raise self._stopped from error
         if isinstance(error, HpcResumeError):
@@ -257,13 +251,7 @@ class Attempt:
         self.schedule.after_look(now + min(30.0, max(1.0, lead / 4)))
         self.watchdog.listen()
         self._check_lease()
-        if self._reclaimed >= _RECLAIMS:
-            return
-        for signum, who in self._recorder.reclaim():
-            self._reclaimed += 1
-            name = signal.Signals(signum).name
-            self._events.write("handler_replaced", signal=name.removeprefix("SIG"), by=who)
-            say(f"the handler of {name} was replaced by {who}: the warning is ours again, and {who} is called after it")
+        self._handlers.reclaim()
 
     def _check_lease(self) -> None:
         """Raise RunHeldError when another process has taken the run over: from then on W&B is its to talk to."""
@@ -271,7 +259,7 @@ class Attempt:
             self.opening.lease.check()
 
     def _open_trackers(self) -> tuple[Trackers, JsonLines | None]:
-        if not self._writes:
+        if self.environment.rank:
             return Trackers({}, say), None
         run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
         number = self.opening.attempt
@@ -299,7 +287,7 @@ class Attempt:
 
 def is_open() -> bool:
     """Whether a run is open in this very process: then a warning is its boundary's to answer."""
-    return _active is not None and _active.is_ours()
+    return Attempt.active is not None and Attempt.active.is_ours()
 
 
 def refuse(error: HpcResumeError) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc_resume.durable import write_json
@@ -26,7 +27,6 @@ from hpc_resume.run.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.signals import Received
@@ -38,6 +38,7 @@ class Early:
 
     recorder: Recorder
     watchdog: Watchdog
+    charge: StartUp
     events: EventLog | None
     pid: int
 
@@ -59,7 +60,13 @@ def begin(variables: Mapping[str, str]) -> None:
     if environment.attempt_dir is not None:
         charge.events = announce(environment, AttemptDir(environment.attempt_dir))
     watchdog.start(charge)
-    _early = Early(recorder, watchdog, charge.events, os.getpid())
+    _early = Early(recorder, watchdog, charge, charge.events, os.getpid())
+
+
+def end_without_a_run(code: int) -> None:
+    """The command has ended; if it never opened a run, the ranks that wait for it are told."""
+    if _early is not None and _early.pid == os.getpid():
+        _early.charge.depart(0, code, f"it ended with code {code}")
 
 
 def recorder() -> Recorder | None:
@@ -111,6 +118,9 @@ class StartUp:
         if self.events is not None:
             self.events.write(event, **data)
 
+    def heard(self, received: Received) -> None:
+        """Nobody has come together yet."""
+
     def slow(self, seconds: float) -> None:
         """Nothing has begun, so nothing is slow."""
 
@@ -124,6 +134,7 @@ class StartUp:
             f"SIG{received.name} before there was a run: nothing to save, leaving at once; it goes on from step {step}"
         )
         bounded(lambda: say(said), 0.5)
+        self.depart(received.signum, 0, f"SIG{received.name} before there was a run")
         ending = judge(Stopped(received.signum, step), {})
         self.note(ending.outcome, step=step, saved=step, code=ending.code)
         if self.environment.attempt_dir is not None and self.environment.rank == 0:
@@ -135,6 +146,18 @@ class StartUp:
         """As `take_over`, with no time for words."""
         if not self._is_succeeded():
             exit_now(128 + received.signum)
+
+    def depart(self, signum: int, code: int, words: str) -> None:
+        """Leave word for the other ranks, which would wait for this one."""
+        environment = self.environment
+        if environment.attempt_dir is None or not environment.is_many:
+            return
+        from hpc_resume.run.ranks.rendezvous import Departure, note_departure  # noqa: PLC0415 - one rank has no need
+
+        def note(directory: Path) -> None:
+            note_departure(directory, Departure(environment.rank, signum, code, words))
+
+        bounded(lambda: note(AttemptDir(environment.attempt_dir or Path()).departures_dir), 1.0)
 
     def _published(self) -> int:
         directory = self.environment.run_dir

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume import contract
 from hpc_resume.errors import ConfigError
@@ -39,6 +39,14 @@ class Environment:
     cause: str | None
     rank: int
     world_size: int  # 0: nobody said
+    one_host: bool  # all ranks are on this host
+    incarnation: int  # how often an agent (torchrun) has started these ranks anew within the attempt
+    reshard: bool  # a checkpoint of another number of ranks may be loaded where the format can
+
+    @property
+    def is_many(self) -> bool:
+        """Whether there are other ranks."""
+        return self.world_size > 1
 
     @property
     def launched(self) -> bool:
@@ -79,22 +87,41 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         cause=variables.get(contract.ENV_CAUSE) or None,
         rank=_rank(variables),
         world_size=_world_size(variables),
+        one_host=_is_one_host(variables),
+        incarnation=_whole(variables, "TORCHELASTIC_RESTART_COUNT") or 0,
+        reshard=_truth(variables, contract.ENV_RESHARD) or False,
     )
 
 
+# Who says which rank this is, and of how many. RANK first: torchrun's workers all inherit the one SLURM_PROCID of the
+# task that started it; mpirun's daemons are tasks of a step, too.
+_TELLERS: Final = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
 def _rank(variables: Mapping[str, str]) -> int:
-    # RANK first: torchrun's workers all inherit the one SLURM_PROCID of the task that started it.
-    for name in ("RANK", "SLURM_PROCID"):
-        rank = _whole(variables, name)
-        if rank is not None:
-            return rank
-    return 0
+    return next((rank for name, _ in _TELLERS if (rank := _whole(variables, name)) is not None), 0)
 
 
 def _world_size(variables: Mapping[str, str]) -> int:
     """Of the same teller as the rank: a step's tasks are not torchrun's workers."""
-    name = "WORLD_SIZE" if "RANK" in variables else "SLURM_STEP_NUM_TASKS"
-    return _whole(variables, name) or 0
+    sizes = (size for rank, size in _TELLERS if _whole(variables, rank) is not None)
+    return _whole(variables, next(sizes, "SLURM_STEP_NUM_TASKS")) or 0
+
+
+def _is_one_host(variables: Mapping[str, str]) -> bool:
+    local = next((_whole(variables, name) for name in _LOCAL_SIZES if name in variables), None)
+    if local is not None and local == _world_size(variables):
+        return True
+    nodes = _whole(variables, "SLURM_STEP_NUM_NODES") or _whole(variables, "SLURM_JOB_NUM_NODES")
+    return nodes == 1 or (nodes is None and local is None)
+
+
+_LOCAL_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
 
 def _slurm_job(variables: Mapping[str, str]) -> str:

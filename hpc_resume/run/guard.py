@@ -6,16 +6,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from hpc_resume.run.ending import Stopped, judge
+from hpc_resume import contract
+from hpc_resume.run.ending import Ending, Stopped, judge
 from hpc_resume.run.events import say
 from hpc_resume.run.process import host_name
 from hpc_resume.run.takeover import bounded, dump_stacks, exit_now
 from hpc_resume.run.watchdog import PATIENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from hpc_resume.run.ending import Ending
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.events import EventLog
     from hpc_resume.run.opening import Opening
@@ -44,6 +45,7 @@ class Guard:
         self.note = events.write
         self.passed = time.monotonic()
         self.begun = False
+        self.tell_ranks: Callable[[int], None] | None = None
         self._attempt_dir = opening.attempt_dir
         self._saver = saver
         self._trackers = trackers
@@ -53,6 +55,22 @@ class Guard:
     def warning_file(self) -> Path | None:
         """The launcher's, where there is a launcher."""
         return self._attempt_dir.warning_file if self.environment.launched else None
+
+    def heard(self, received: Received) -> None:
+        """A warning to one rank is one to all."""
+        if self.tell_ranks is not None:
+            self.tell_ranks(received.signum)
+
+    def break_up(self, signum: int, code: int, words: str) -> None:
+        """The ranks cannot go on together, and the main thread is not at a boundary: leave without one."""
+        if signum:
+            ending = judge(Stopped(signum, 0), {})
+            bounded(self._trackers.mark_preempting, 1.0)
+        else:
+            ending = Ending(contract.OUTCOME_CRASHED, code, error=words)
+        bounded(lambda: say(f"{words}: this rank leaves too; it goes on from step {self._saver.published}"), 0.2)
+        bounded(lambda: self._outcome.write(ending, self._saver.published, ranks=words), 2.0)
+        exit_now(ending.code)
 
     def slow(self, seconds: float) -> None:
         """A warning now would find no boundary in time."""

@@ -63,6 +63,16 @@ class AttemptDir:
         """What the owner asks of it."""
         return self.path / contract.CONTROL_FILE
 
+    def rendezvous_file(self, incarnation: int) -> Path:
+        """Where the ranks meet; those that an agent starts anew meet anew."""
+        name = contract.RENDEZVOUS_FILE
+        return self.path / (f"{incarnation}.{name}" if incarnation else name)
+
+    @property
+    def departures_dir(self) -> Path:
+        """Who left before he had met the others."""
+        return self.path / contract.DEPARTURES_DIR
+
     @property
     def metrics_file(self) -> Path:
         """What run.log() wrote."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc_resume.checkpoints.layout import check_component_name
+from hpc_resume.checkpoints.parts import components_of
 from hpc_resume.errors import RunStateError, UsageError
 from hpc_resume.run.forgotten import forgotten, kind_of
 from hpc_resume.run.publishing import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from hpc_resume.checkpoints import Component
     from hpc_resume.run.behind import InFlight
+    from hpc_resume.run.ranks.joint import JointPublisher
     from hpc_resume.run.storage import Storage
 
 
@@ -24,17 +27,41 @@ class Saver:
     """The registered components of one run and the store they go to."""
 
     def __init__(
-        self, storage: Storage, *, may_write: bool, say: Callable[[str], None], note: Callable[..., None]
+        self,
+        storage: Storage,
+        *,
+        say: Callable[[str], None],
+        note: Callable[..., None],
+        rank: int = 0,
+        joint: JointPublisher | None = None,
     ) -> None:
         self._loaded = storage.loaded.newest
-        self._may_write = may_write
+        self._rank = rank
         self._say = say
         self._note = note
         self._components: dict[str, Component] = {}
         self._sealed = False
-        self._publisher = Publisher(storage, say=say, note=note)
+        self._shared: set[str] = set()  # the same on every rank
+        self._stored = components_of(self._loaded.manifest, rank) if self._loaded is not None else {}
+        self._alone = None if joint is not None else Publisher(storage, say=say, note=note)
+        self._joint = joint
+        self._publisher: Publisher | JointPublisher = joint or self._alone  # type: ignore[assignment]
         self.wait = self._publisher.wait
-        self.close = self._publisher.close
+
+    @property
+    def joint(self) -> JointPublisher:
+        """Where many ranks save together."""
+        assert self._joint is not None  # noqa: S101 - only asked among many
+        return self._joint
+
+    def joint_write(self, step: int, place: str) -> None:
+        """Write the rank's part of a save of all ranks. Raises as JointPublisher.write does."""
+        self.joint.write(step, place, self._components, frozenset(self._shared))
+
+    def close(self) -> None:
+        """At the end of the process."""
+        if self._alone is not None:
+            self._alone.close()
 
     @property
     def published(self) -> int:
@@ -51,8 +78,8 @@ class Saver:
         """What a save takes, seconds; None before the first."""
         return self._publisher.measured
 
-    def register(self, name: str, component: Component) -> None:
-        """Check that it can be saved, and restore it if there is a checkpoint.
+    def register(self, name: str, component: Component, *, shared: bool = False) -> None:
+        """Check that it can be saved, and restore it if there is a checkpoint; `shared`: the same on every rank.
 
         Raises UsageError for what cannot work, RunStateError when the checkpoint does not fit.
         """
@@ -66,12 +93,10 @@ class Saver:
             raise UsageError(f"{name!r} is registered twice; give the second one another name")
         component.check(name)
         self._components[name] = component
-        if self._loaded is None:
-            return
-        backend = self._loaded.manifest.components.get(name)
-        if backend is None:
-            raise self._mismatch(f"{name!r} is registered but not in the checkpoint")
-        component.load(self._loaded.directory, name, backend)
+        if shared:
+            self._shared.add(name)
+        if self._loaded is not None:
+            self._load(self._loaded.directory, name)
 
     def seal(self) -> None:
         """Close the registration, before the first step.
@@ -85,10 +110,11 @@ class Saver:
             return
         self._sealed = True
         if self._loaded is not None:
-            unknown = sorted(set(self._loaded.manifest.components) - set(self._components))
+            unknown = sorted(set(self._stored) - set(self._components))
             if unknown:
                 raise self._mismatch(f"nothing is registered as {', '.join(unknown)}")
-        self._publisher.secure()
+        if self._alone is not None:
+            self._alone.secure()
         self._name_forgotten()
 
     def restore_last(self) -> None:
@@ -100,12 +126,12 @@ class Saver:
             return
         for name, component in self._components.items():
             if getattr(getattr(component, "source", None), "restore_last", False):
-                component.load(self._loaded.directory, name, self._loaded.manifest.components[name])
+                self._load(self._loaded.directory, name)
 
     def _name_forgotten(self) -> None:
         sources = {name: getattr(component, "source", None) for name, component in self._components.items()}
         self._note("registered", components={name: kind_of(name, source) for name, source in sources.items()})
-        for what, words in forgotten(sources) if self._may_write else ():
+        for what, words in forgotten(sources) if self._rank == 0 else ():
             self._say(words)
             self._note("forgotten", what=what)
 
@@ -115,17 +141,24 @@ class Saver:
         The last save of a process ("warning", "end") is on disk at the return. Raises CheckpointError when the disk
         refuses, RunHeldError when the run was taken over, and what a component's own code raises.
         """
-        if not self._may_write:
+        if self._rank:  # of a number that nobody has told us: rank 0 saves
             return True
-        if self._publisher.is_behind and trigger not in _LAST:
-            return self._publisher.behind(step, self._components, trigger)
-        self._publisher.now(step, self._components, trigger)
+        assert self._alone is not None  # noqa: S101 - many ranks save by joint_write
+        if self._alone.is_behind and trigger not in _LAST:
+            return self._alone.behind(step, self._components, trigger)
+        self._alone.now(step, self._components, trigger)
         return True
+
+    def _load(self, directory: Path, name: str) -> None:
+        if name not in self._stored:
+            raise self._mismatch(f"{name!r} is registered but not in the checkpoint")
+        below, backend = self._stored[name]
+        self._components[name].load(directory / below, name, backend)
 
     def _mismatch(self, what: str) -> RunStateError:
         assert self._loaded is not None  # noqa: S101 - only asked with a checkpoint
         return RunStateError(
-            f"{self._loaded.directory}: {what} (checkpoint: {_listed(self._loaded.manifest.components)};"
+            f"{self._loaded.directory}: {what} (checkpoint: {_listed(self._stored)};"
             f" registered: {_listed(self._components)}); register what was saved, or start a new run"
         )
 

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 def asked_cadence(environment: Environment, every: int | str | None) -> Cadence | AutoCadence:
     """job.yaml's figures go before the code's `every`; `auto` there or here is for all of them."""
     told = environment.save_steps or environment.save_seconds
-    if environment.save_auto or (every == AUTO and not told):
-        return AutoCadence()
-    return combine(None if every == AUTO else every, environment.save_steps, environment.save_seconds)
+    cadence: Cadence | AutoCadence = AutoCadence()
+    if not environment.save_auto and (every != AUTO or told):
+        cadence = combine(None if every == AUTO else every, environment.save_steps, environment.save_seconds)
+    if environment.rank == 0:
+        return cadence
+    return Cadence(cadence.steps if isinstance(cadence, Cadence) else 0, 0.0)  # time is rank 0's to watch
 
 
 class Schedule:
@@ -29,6 +32,7 @@ class Schedule:
         self._drill_step = drill_step
         self._save_time = cadence.next_time(now)
         self._look_time = now
+        self._pinned = False
         self.due_step = min(cadence.next_step(start_step), drill_step)
         self.due_time = min(self._save_time, self._look_time)
 
@@ -50,9 +54,22 @@ class Schedule:
         """The next boundary is not idle. Also called from a signal handler."""
         self.due_time = 0.0
 
+    def pin(self, *, pinned: bool) -> None:
+        """No boundary is idle until it is unpinned. From any thread: what `calm` writes at the same time is undone."""
+        self._pinned = pinned
+        if pinned:
+            self.due_time = 0.0
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether something is to be agreed with other ranks."""
+        return self._pinned
+
     def calm(self) -> None:
-        """Undo `hurry`."""
+        """Undo `hurry`. By the main thread alone."""
         self.due_time = min(self._save_time, self._look_time)
+        if self._pinned:  # looked at after the write: whoever pins writes in the other order
+            self.due_time = 0.0
 
     def after_look(self, due: float) -> None:
         """The next look is due then."""

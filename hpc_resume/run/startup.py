@@ -8,6 +8,7 @@ process before the start (a second start of the interpreter; on a cold network f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -60,7 +61,22 @@ def main(words: Sequence[str]) -> NoReturn:
         early.begin(os.environ)
     except Exception as error:  # noqa: BLE001 - the training starts in any case; the run says what is wrong
         sys.stderr.write(f"hpc_resume: no warning is heard before the run opens: {error}\n")
-    sys.exit(_run(command, words))
+    sys.exit(_run_and_tell(command, words))
+
+
+def _run_and_tell(command: PythonCommand, words: Sequence[str]) -> int:
+    code = 1
+    try:
+        code = _run(command, words)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            from hpc_resume.run import early  # noqa: PLC0415 - as above
+
+            early.end_without_a_run(code)
+    return code
 
 
 def _execute(words: Sequence[str]) -> NoReturn:

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc_resume import contract
 from hpc_resume.checkpoints.catalogue import Loaded
 from hpc_resume.checkpoints.generations import Generations
+from hpc_resume.checkpoints.parts import is_own
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, ConfigError, RunStateError, UsageError
 from hpc_resume.run.events import say
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hpc_resume.checkpoints.manifest import Manifest
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.events import EventLog
     from hpc_resume.run.opening import Opening
@@ -63,22 +66,13 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     """Claim, look, decide, say. Raises RunStateError, CheckpointError, ConfigError, RunHeldError."""
     log = Generations(opening.run_dir.lease_dir)
     generation = _claim(opening)
-    store = Store(
-        opening.run_dir.checkpoints_dir,
-        opening.run_dir.latest_file,
-        attempt=opening.attempt,
-        keep=environment.keep or wishes.keep or 2,
-        keep_every=environment.keep_every or wishes.keep_every or 0,
-        generation=generation,
-        generations=log,
-        world_size=environment.world_size,
-    )
+    store = _store(environment, opening, wishes, log, generation)
     if opening.lease is not None:
         store.clear_leftovers(_judge_of(log))
     shared = store.load(checksums=environment.checksums)
     fast_dir = environment.fast_dir or wishes.fast_dir
     fast = None
-    if fast_dir and opening.lease is not None and environment.world_size <= 1:
+    if fast_dir and opening.lease is not None and not environment.is_many:
         fast = open_fast(fast_dir, opening, log, generation)
     loaded = _newer(shared, fast, checksums=environment.checksums)
     if opening.lease is not None:
@@ -88,7 +82,35 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     _tell(loaded, events)
     told = environment.save_async
     behind = bool(wishes.save_async) if told is None else told
+    if environment.is_many and (behind or fast_dir):
+        say(
+            "checkpoint.async and fast_dir are for one rank: many ranks save at the boundary, to the shared file system"
+        )
     return Storage(store, fast, loaded, shared.newest.step if shared.newest else 0, behind)
+
+
+def join_storage(
+    environment: Environment, opening: Opening, events: EventLog, generation: int, step: int | None
+) -> Storage:
+    """What rank 0 has opened, on another rank: `step` is what all go on from. Raises CheckpointError, RunStateError."""
+    log = Generations(opening.run_dir.lease_dir)
+    store = _store(environment, opening, Wishes(), log, generation)
+    loaded = Loaded(store.find(step) if step is not None else None, ())
+    _tell(loaded, events)
+    return Storage(store, None, loaded, step or 0, behind=False)
+
+
+def _store(environment: Environment, opening: Opening, wishes: Wishes, log: Generations, generation: int) -> Store:
+    return Store(
+        opening.run_dir.checkpoints_dir,
+        opening.run_dir.latest_file,
+        attempt=opening.attempt,
+        keep=environment.keep or wishes.keep or 2,
+        keep_every=environment.keep_every or wishes.keep_every or 0,
+        generation=generation,
+        generations=log,
+        world_size=environment.world_size,
+    )
 
 
 def _claim(opening: Opening) -> int:
@@ -139,12 +161,22 @@ def _check_world(loaded: Loaded, environment: Environment) -> None:
     made = loaded.newest.manifest
     if not made.world_size or not environment.world_size or made.world_size == environment.world_size:
         return
-    if set(made.components.values()) - {_RESHARDS}:
+    words = f"{loaded.newest.directory} was saved by {made.world_size} ranks, and these are {environment.world_size}"
+    if not environment.reshard:
         raise RunStateError(
-            f"{loaded.newest.directory} was saved by {made.world_size} processes, and these are"
-            f" {environment.world_size}; start as many as before, or use backend: {_RESHARDS}, which any"
-            " number can load. Nothing was changed"
+            f"{words}; start as many as before, or set `checkpoint: {{reshard: true}}` in job.yaml (where there is none"
+            f" {contract.ENV_RESHARD}=1). Nothing was changed"
         )
+    if own := sorted(key for key, backend in made.components.items() if _is_one_ranks(key, backend, made)):
+        raise RunStateError(
+            f"{words}; {own[0]} was one rank's own, and another number of ranks has no place for it: only what all"
+            f" share (register_replicated) and what backend {_RESHARDS} has saved can be loaded. Nothing was changed"
+        )
+
+
+def _is_one_ranks(component: str, backend: str, made: Manifest) -> bool:
+    """Of one process's checkpoint everything but DCP's is; of many ranks', what is in a directory of theirs."""
+    return is_own(component) if made.world_size > 1 else backend != _RESHARDS
 
 
 def _go_on(store: Store, log: Generations, generation: int, loaded: Loaded, shared: Loaded, opening: Opening) -> None:

@@ -11,14 +11,17 @@ from hpc_resume.checkpoints.randomness import as_source
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.errors import HpcResumeError, UsageError
 from hpc_resume.run import early
-from hpc_resume.run.attempt import Attempt, refuse
+from hpc_resume.run.attempt import refuse
 from hpc_resume.run.signals import Recorder
+from hpc_resume.run.starting import start
 from hpc_resume.run.storage import Wishes
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
+
+    from hpc_resume.run.attempt import Attempt
 
 
 class Run:
@@ -53,7 +56,9 @@ class Run:
         self._wishes = Wishes(keep, keep_every, save_async, fast_dir)
         self._backend = backend
         self._warnings = early.recorder() or Recorder()
+        self._hint = self._warnings
         self._open: Attempt | None = None
+        self._total: int | None = None  # of the steps() that runs, or ran last
         self._turn: int | None = None  # the index that steps() is at
         self._completed = 0
 
@@ -61,10 +66,12 @@ class Run:
         if self._open is not None:
             refuse(UsageError("this Run has been entered before; make a new one"))
         try:
-            self._open = Attempt.start(self._warnings, self._asked, self._every, self._wishes)
+            self._open = start(self._warnings, self._asked, self._every, self._wishes, self._progress)
         except HpcResumeError as error:
             refuse(error)
         self._completed = self._attempt.start_step
+        if self._attempt.together is not None:
+            self._hint = Recorder()  # ranks that left a loop by what each has heard would not leave it together
         return self
 
     def __exit__(
@@ -106,8 +113,11 @@ class Run:
         return self._attempt.environment.end_time
 
     def should_stop(self) -> bool:
-        """Whether a warning has come; the next step boundary will save and leave."""
-        return self._warnings.first is not None
+        """Whether a warning has come; the next step boundary will save and leave. Among many ranks never: see README.
+
+        Ranks hear of it at different moments: a loop that one of them leaves by this would keep the others waiting.
+        """
+        return self._hint.first is not None
 
     # --- what is saved --------------------------------------------------------------------------------------------
 
@@ -118,9 +128,25 @@ class Run:
         optimizers, schedulers, GradScaler, StatefulDataLoader, hpc_resume.rng()), and random number generators.
         Raises UsageError for anything else or after the first step, RunStateError when the checkpoint does not fit.
         """
-        backend = self._attempt.environment.backend or self._backend
         for name, source in components.items():
-            self._attempt.saver.register(name, StateComponent(as_source(source) or source, backend))
+            component = self._component(source)
+            self._attempt.saver.register(name, component, shared=self._is_many and component.is_replicated)
+
+    def register_replicated(self, **components: Any) -> None:
+        """Among many ranks: what is the same on all of them. Rank 0 saves it, every rank restores it.
+
+        What `register` takes is each rank's own, and saved by each; a DistributedDataParallel module needs no word.
+        Raises as `register` does.
+        """
+        for name, source in components.items():
+            self._attempt.saver.register(name, self._component(source), shared=self._is_many)
+
+    def _component(self, source: Any) -> StateComponent:
+        return StateComponent(as_source(source) or source, self._attempt.environment.backend or self._backend)
+
+    @property
+    def _is_many(self) -> bool:
+        return self._attempt.together is not None
 
     def register_io(
         self, *, save: Callable[[Path], object], load: Callable[[Path], object], name: str = "files"
@@ -139,6 +165,7 @@ class Run:
         At a boundary a due save happens, and after a warning the run is saved and the process leaves (Stopped).
         The end of the loop is saved too; a turn that is left by `break` is not.
         """
+        self._total = total
         fresh = not self._attempt.begun  # a checkpoint_point() before may have had a step of its own behind it
         attempt, warnings, clock = self._begun(), self._warnings, time.monotonic
         if fresh:
@@ -156,6 +183,7 @@ class Run:
         finally:
             self._turn = None
         attempt.finish_steps(self._completed)
+        self._total = None
 
     def checkpoint_point(self, step: int) -> None:
         """A step boundary in a loop of one's own, or inside a long evaluation.
@@ -188,6 +216,11 @@ class Run:
         self._attempt.trackers.log(metrics, step)
         if batch is not None and self._attempt.batches is not None:
             self._attempt.batches.log({"batch": batch.tolist() if hasattr(batch, "tolist") else list(batch)}, step)
+
+    def _progress(self) -> tuple[int, bool]:
+        """Completed steps, and whether they are all; asked by another thread."""
+        completed, total = self._completed, self._total
+        return completed, total is not None and completed >= total
 
     @property
     def _attempt(self) -> Attempt:

@@ -51,6 +51,9 @@ class Charge(Protocol):
     def note(self, event: str, **data: object) -> None:
         """Record an event."""
 
+    def heard(self, received: Received) -> None:
+        """A warning of this number has come for the first time. In any thread."""
+
     def slow(self, seconds: float) -> None:
         """No boundary for `seconds`, longer than the lead; told once."""
 
@@ -131,6 +134,7 @@ class Watchdog:
                 return
             self._heard.append(received)
             self._charge.note("received", signal=received.name)
+        self._charge.heard(received)
 
     def claim(self) -> bool:
         """Who leaves, this thread or the main one: True for the first that asks."""

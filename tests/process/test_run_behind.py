@@ -19,10 +19,10 @@ import hpc_resume
 from hpc_resume.checkpoints import manifest
 
 describe = manifest.describe
-def slow(directory, known, *, sync=True):
+def slow(directory, known, *, sync=True, **more):
     if sync and Path("slow").exists():
         time.sleep(float(Path("slow").read_text()))
-    return describe(directory, known, sync=sync)
+    return describe(directory, known, sync=sync, **more)
 manifest.describe = slow
 
 class State:

@@ -72,19 +72,22 @@ def test_a_newer_format_or_another_number_of_processes_ends_the_start_and_nothin
         kept = [path for where in (run.checkpoints_dir, run.path / "latest") for path in (where, *where.rglob("*"))]
         return {path: path.read_bytes() for path in kept if path.is_file()}
 
-    world = {"RANK": "0", "HPC_RESUME_RUN_DIR": str(run.path)}
-    first = start(source, "x", WORLD_SIZE="2", **world)
+    def world(size: int) -> list:
+        told = {"WORLD_SIZE": str(size), "HPC_RESUME_RUN_DIR": str(run.path)}
+        return [start(source, "x", RANK=str(rank), **told) for rank in range(size)]
+
+    first, second = world(2)
     first.wait_line("step 12")
     first.signal(signal.SIGUSR1)
-    assert first.code() == 138, first.output
+    assert (first.code(), second.code()) == (138, 138), first.output
     before = picture()
-    other = start(source, "x", WORLD_SIZE="4", **world)
+    other = start(source, "x", RANK="0", WORLD_SIZE="4", HPC_RESUME_RUN_DIR=str(run.path))
     assert other.code() == 78
-    assert "was saved by 2 processes, and these are 4; start as many as before" in other.output
+    assert "was saved by 2 ranks, and these are 4; start as many as before" in other.output
     assert "Traceback" not in other.output
     assert picture() == before
-    same = start(source, "x", WORLD_SIZE="2", **world)
-    assert same.code() == 0, same.output
+    first, second = world(2)
+    assert (first.code(), second.code()) == (0, 0), first.output
 
 
 def test_without_checksums_a_start_compares_sizes_and_nothing_older_goes_for_a_broken_one(start, tmp_path, eventually):

@@ -51,7 +51,8 @@ def train(job: Job, *before: str, environment: dict[str, str] | None = None, **v
     (job.directory / "train.py").write_text(TRAIN)
     job.write(HR_COMMAND=[*before, sys.executable, "train.py"], **variables)
     process = job.start(env={"PYTHONPATH": str(REPOSITORY)} | (environment or {}))
-    job.file("*/attempts/0001/metrics.jsonl")
+    metrics = job.file("*/attempts/0001/metrics.jsonl")  # made before the first step, and written in it
+    poll(lambda: metrics.stat().st_size)
     return process
 
 

@@ -33,6 +33,7 @@ def test_the_defaults_of_a_minimal_job():
     assert variables() == {
         **variables(),
         "HR_LAUNCHER": (),
+        "HR_RANKS": 0,
         "HR_COMMAND": ("python", "train.py"),
         "HR_RUN_DIR": "runs",
         "HR_RUN_KEY": "",
@@ -50,6 +51,7 @@ def test_the_defaults_of_a_minimal_job():
         "HR_KEEP_EVERY": 0,
         "HR_SAVE_ASYNC": "",
         "HR_FAST_DIR": "",
+        "HR_RESHARD": 0,
         "HR_CHECKSUMS": 1,
         "HR_WANDB": "",
         "HR_STAGGER_MS": 0,

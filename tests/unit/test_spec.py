@@ -109,7 +109,6 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
     ("line", "key", "where"),
     [
         ("sweep: {id: a/b/c}", "sweep", "3:1"),
-        ("launcher: torchrun", "launcher", "3:11"),
     ],
 )
 def test_what_is_not_built_is_refused_as_such_and_told_once(line, key, where):
@@ -123,15 +122,23 @@ def test_a_sweep_in_place_of_the_command_is_not_told_that_the_command_is_missing
     assert len(refusal("name: a\nsweep: {id: a/b/c}")) == 1
 
 
+@pytest.mark.parametrize(("key", "value"), [("nodes", "2"), ("ntasks", "2"), ("ntasks_per_node", "8")])
+def test_many_tasks_that_nothing_would_start_are_refused(key, value):
+    refused = refusal(f"{VALID}launcher: direct\nslurm: {{{key}: {value}}}")
+    assert refused == [
+        (
+            f"job.yaml:3:11: launcher: direct starts one process on one node; use `launcher: srun`, or auto: slurm.{key}"
+            f" asks for {value}"
+        )
+    ]
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("nodes", "2"), ("nodes", "1-4"), ("ntasks", "2"), ("ntasks_per_node", "8"), ("ntasks_per_gpu", "2")],
+    "command", ["[torchrun, --standalone, train.py]", "srun -n 2 ./a", "[python, -m, torch.distributed.run, a]"]
 )
-def test_more_than_one_task_is_refused_as_not_built(key, value):
-    assert "many ranks are not built yet" in refusal(f"{VALID}slurm: {{{key}: {value}}}")[0]
-    assert (
-        "many ranks are not built yet" in refusal(f"{VALID}slurm: {{extra: {{{key.replace('_', '-')}: {value}}}}}")[0]
-    )
+def test_a_launcher_in_a_launcher_is_refused(command):
+    problems = refusal(f"name: a\ncommand: {command}\nlauncher: srun\nslurm: {{ntasks: 2}}")
+    assert "starts ranks itself; use direct" in problems[0]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ def test_more_than_one_task_is_refused_as_not_built(key, value):
         ("env: {A: [1]}", "env.A: must be text, not a list"),
         ("setup: [module load x]", "setup: must be text, not a list"),
         ("slurm: [a]", "slurm: must be a mapping: lines of `key: value`, not a list"),
-        ("launcher: mpirun", "mpirun: must be auto or direct or srun"),
+        ("launcher: prun", "prun: must be auto or direct or srun"),
         ("checkpoint: {every: 15min}\nname2: x", "name2: unknown key; did you mean name?"),
     ],
 )

@@ -53,6 +53,9 @@ ENV_RESHARD: Final = "HPC_RESUME_RESHARD"  # 1: a checkpoint of another number o
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
 ENV_RESTART_COUNT: Final = "HPC_RESUME_RESTART_COUNT"  # 0 in the first start of a job
+ENV_RUNS: Final = "HPC_RESUME_RUNS"  # parent of the run directories, for a sweep's runs: each is keyed by its W&B id
+ENV_WARNING_FILE: Final = "HPC_RESUME_WARNING_FILE"  # where an agent's launcher says when the end comes
+ENV_ALLOCATION: Final = "HPC_RESUME_ALLOCATION"  # the attempt that an agent's processes belong to; nobody outlives it
 ENV_LOCKS: Final = "HPC_RESUME_LOCKS"  # kernel or log: what keeps two processes apart; unset: by the file system
 ENV_HEARTBEAT: Final = "HPC_RESUME_HEARTBEAT"  # seconds between two signs of life of a lease's owner
 ENV_CAUSE: Final = "HPC_RESUME_CAUSE"  # why the attempt before this one ended; empty in the first
@@ -89,7 +92,13 @@ RENDEZVOUS_FILE: Final = "rendezvous.json"  # where rank 0 listens, and the secr
 DEPARTURES_DIR: Final = "departures"  # <rank>.json by a rank that left before it had met the others
 CONTROL_FILE: Final = "control.json"  # what the owner asks of this attempt; by `hpc-resume cancel` and `poke`
 METRICS_FILE: Final = "metrics.jsonl"  # run.log(); by rank 0
+HAND_FILE: Final = "hand.json"  # the sweep's run that this agent has in hand; by the agent
 BATCHES_FILE: Final = "batches.jsonl"  # run.log(batch=ids), only in a drill; by rank 0
+
+# <run_dir>/.sweep-<id>/: what the agents of one sweep share
+SWEEP_PREFIX: Final = ".sweep-"
+FLEETS_DIR: Final = "fleets"  # <job>/: its lease, and resumed.json once `wandb sweep --resume` was run for that fleet
+STARTS_DIR: Final = "starts"  # one file for every start that the token bucket has let through
 
 # What outcome.json says under "outcome".
 OUTCOME_FINISHED: Final = "finished"

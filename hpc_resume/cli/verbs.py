@@ -30,6 +30,7 @@ VERBS: Final[Mapping[str, str]] = {
     "poke": "Ask a run that is at work to save, to stop, or to go back into the queue.",
     "checkpoints": "List, verify and prune the checkpoints of a run.",
     "verify-resume": "Prove that an interruption does not change a training.",
+    "agent": "Work on a W&B sweep: one resumable run at a time, handed back before the end.",
     "watch": "Drive a program that nobody can edit: ask it to save at the warning.",
 }
 

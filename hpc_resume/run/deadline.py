@@ -46,7 +46,7 @@ def fits(seconds: float | None, left: float | None) -> bool:
 
 def assumed(signum: int, received: float, environment: Environment) -> float | None:
     """The deadline as far as this process knows by itself; None without a launcher, when nobody will kill it."""
-    if not environment.launched or environment.lead is None:
+    if not environment.has_end or environment.lead is None:
         return None
     wait = min(environment.lead, KILL_WAIT) if signum == signal.SIGTERM else environment.lead
     deadline = received + wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,19 @@ from hpc_resume.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9._-]")
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """`launched`: a launcher keeps the books (run.json, attempt.json, exit.json, finished.json). None: not told."""
+    """`launched`: a launcher keeps the books (run.json, attempt.json, exit.json, finished.json). None: not told.
+
+    `sweep_run` is the W&B run that a sweep's agent has started this process for, and the key of its run directory.
+    """
 
     run_dir: Path | None
+    runs: Path | None
+    sweep_run: str
     attempt: int | None
     attempt_dir: Path | None
     signal_name: str
@@ -37,6 +45,7 @@ class Environment:
     job_id: str
     restart_count: int
     cause: str | None
+    warning_file: Path | None
     rank: int
     world_size: int  # 0: nobody said
     one_host: bool  # all ranks are on this host
@@ -54,19 +63,34 @@ class Environment:
         return self.attempt_dir is not None
 
     @property
+    def has_end(self) -> bool:
+        """Whether somebody ends this process some time after a warning."""
+        return self.launched or self.warning_file is not None
+
+    @property
     def signum(self) -> int:
         """Number of the warning signal."""
         return int(signal.Signals[f"SIG{self.signal_name}"])
+
+
+def run_key(run_id: str) -> str:
+    """The name of the run directory of a W&B run."""
+    return _NOT_IN_A_KEY.sub("-", run_id).lstrip(".") or "-"
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
     """Raises ConfigError, naming the variable, for a value that cannot be meant."""
     run_dir = variables.get(contract.ENV_RUN_DIR)
     attempt_dir = variables.get(contract.ENV_ATTEMPT_DIR)
+    runs = variables.get(contract.ENV_RUNS)
+    warning_file = variables.get(contract.ENV_WARNING_FILE)
+    is_swept = bool(variables.get("WANDB_SWEEP_ID") and variables.get("WANDB_RUN_ID"))
     if attempt_dir and not run_dir:
         raise ConfigError(f"{contract.ENV_ATTEMPT_DIR} is set and {contract.ENV_RUN_DIR} is not; set both or none")
     return Environment(
         run_dir=Path(run_dir).absolute() if run_dir else None,
+        runs=Path(runs).absolute() if runs else None,
+        sweep_run=run_key(variables["WANDB_RUN_ID"]) if is_swept else "",
         attempt=_whole(variables, contract.ENV_ATTEMPT),
         attempt_dir=Path(attempt_dir).absolute() if attempt_dir else None,
         signal_name=_signal(variables),
@@ -85,6 +109,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         job_id=variables.get(contract.ENV_JOB_ID) or _slurm_job(variables),
         restart_count=_whole(variables, contract.ENV_RESTART_COUNT) or _whole(variables, "SLURM_RESTART_COUNT") or 0,
         cause=variables.get(contract.ENV_CAUSE) or None,
+        warning_file=Path(warning_file) if warning_file else None,
         rank=_rank(variables),
         world_size=_world_size(variables),
         one_host=_is_one_host(variables),

@@ -54,7 +54,7 @@ class Guard:
     @property
     def warning_file(self) -> Path | None:
         """The launcher's, where there is a launcher."""
-        return self._attempt_dir.warning_file if self.environment.launched else None
+        return self._attempt_dir.warning_file if self.environment.launched else self.environment.warning_file
 
     def heard(self, received: Received) -> None:
         """A warning to one rank is one to all."""

@@ -51,6 +51,9 @@ def open_run(environment: Environment, asked: Path | None) -> Opening:
     for directories that cannot be used; UsageError for a rank beyond 0 that nobody told where to go.
     """
     directory = environment.run_dir or (asked.absolute() if asked else None)
+    if environment.sweep_run and environment.run_dir is None:
+        # Keyed by W&B's id: whichever agent is given the run again finds it, on any node.
+        directory = (environment.runs or (asked or Path(_RUNS)).absolute()) / environment.sweep_run
     if environment.rank != 0:
         return _join(environment, directory)
     own = environment.attempt if environment.launched else None

@@ -138,6 +138,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_LAUNCHER", "array: words before the command; empty: started by the batch shell itself"),
     ("HR_RANKS", "1: many processes, which meet at MASTER_ADDR and MASTER_PORT"),
     ("HR_COMMAND", "array: the command's words"),
+    ("HR_SWEEP", "W&B sweep that the command is an agent of; empty: a training"),
     ("HR_SETUP", "bash to evaluate before the command"),
     ("HR_ENV", "array: NAME=value to export"),
     ("HR_SIGNAL", "the warning signal, without SIG"),

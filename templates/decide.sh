@@ -53,6 +53,11 @@ hr::count_attempts() {
 # A plain program, which publishes nothing, is bound only by its other budgets.
 # Arguments: cause, seconds the attempt lasted, step before, step after (empty: a plain program).
 hr::count_progress() {
+  # An agent has no checkpoint of its own, and its next start goes on with whatever run is given to it.
+  if [[ -n $HR_SWEEP && $1 != crash ]]; then
+    HR_COUNT_NO_PROGRESS=0 HR_COUNT_SHORT=0
+    return 0
+  fi
   if [[ -n $4 && $4 != "$3" ]]; then
     HR_COUNT_NO_PROGRESS=0 HR_COUNT_SHORT=0
     return 0

@@ -42,7 +42,8 @@ hr::find_orphans() {
     if [[ $mine == *" $pid "* ]]; then continue; fi
     if [[ $HR_SCHEDULER == slurm ]] && ! grep -qzFx "SLURM_JOB_ID=${SLURM_JOB_ID:-}" "$file" 2>/dev/null; then continue; fi
     if hr::start_ticks "$pid"; then HR_ORPHANS+=("$pid $REPLY"); fi
-  done < <(grep -lzFx "HPC_RESUME_ATTEMPT_DIR=$HR_ATTEMPT_DIR" /proc/[0-9]*/environ 2>/dev/null)
+  done < <(grep -lzFx -e "HPC_RESUME_ATTEMPT_DIR=$HR_ATTEMPT_DIR" -e "HPC_RESUME_ALLOCATION=$HR_ATTEMPT_DIR" \
+    /proc/[0-9]*/environ 2>/dev/null)
 }
 
 # Forgets those that have ended.

@@ -31,6 +31,7 @@ VERBS: Final[Mapping[str, str]] = {
     "checkpoints": "List, verify and prune the checkpoints of a run.",
     "verify-resume": "Prove that an interruption does not change a training.",
     "agent": "Work on a W&B sweep: one resumable run at a time, handed back before the end.",
+    "locks": "Say whether two nodes can trust a directory, and who has which run.",
     "watch": "Drive a program that nobody can edit: ask it to save at the warning.",
 }
 

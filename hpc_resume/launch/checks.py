@@ -1,4 +1,4 @@
-"""What no single key can tell: features that are not built yet, secrets, and keys that contradict each other.
+"""What no single key can tell: secrets, and keys that contradict each other.
 
 Every check reads the raw data and bears what another check will refuse, so that one pass shows all problems.
 """
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hpc_resume.contract import VERSION
 from hpc_resume.errors import Problem
 from hpc_resume.launch import env_rules, launchers, sbatch_options, units
 from hpc_resume.launch.yaml_source import KeyPath, Source
@@ -17,19 +16,16 @@ from hpc_resume.launch.yaml_source import KeyPath, Source
 DEFAULT_LEAD: Final = "120s"
 DEFAULT_MAX_ARRAY: Final = 1001  # MaxArraySize where slurm.conf does not say
 
-# Refused by name, never accepted and ignored. An empty value: the key itself.
-NOT_BUILT: Final[tuple[tuple[KeyPath, str, str], ...]] = ((("sweep",), "", ""),)
-
 
 def problems(source: Source) -> Iterator[Problem]:
     """Every problem that the models cannot see, in no particular order."""
-    yield from _not_built(source)
     yield from _environment(source)
     yield from _secrets(source)
     yield from _slurm(source)
     yield from _launcher(source)
     yield from _lead(source)
     yield from _watch(source)
+    yield from _sweep(source)
 
 
 def notes(source: Source) -> Iterator[Problem]:
@@ -66,14 +62,6 @@ _AS_STRING: Final = "a command given as one string is run by bash, which expands
 
 def _looks_expanded(value: object) -> bool:
     return isinstance(value, str) and re.search(r"\$[A-Za-z_{(]|^~(?:/|$)|`", value) is not None
-
-
-def _not_built(source: Source) -> Iterator[Problem]:
-    for path, value, advice in NOT_BUILT:
-        found = _at(source, path)
-        if path in source.keys and (not value or found == value):
-            subject = f"`{value}`" if value else "this"
-            yield source.problem(path, f"{subject} is not built yet in hpc_resume {VERSION}{advice}", at_key=not value)
 
 
 def _environment(source: Source) -> Iterator[Problem]:
@@ -158,6 +146,29 @@ def _watch(source: Source) -> Iterator[Problem]:
             ("watch", "timeout") if ("watch", "timeout") in source.keys else ("watch",),
             f"the timeout ({timeout}) must be at least 1s and shorter than preemption.lead ({lead})",
         )
+
+
+def _sweep(source: Source) -> Iterator[Problem]:
+    """What an array of agents is by itself, and what has no meaning beside it."""
+    if source.data.get("sweep") is None:
+        if ("stagger", "burst") in source.keys:
+            yield source.problem(("stagger", "burst"), "is for the agents of a `sweep:`, which share a token bucket")
+        return
+    for path, reason in _NOT_BESIDE_A_SWEEP:
+        if path in source.keys:
+            yield source.problem(path, reason, at_key=True)
+    if source.data.get("launcher") in ("srun", "torchrun"):
+        yield source.problem(
+            ("launcher",), "an agent is one process of the batch shell; its runs may call srun themselves"
+        )
+
+
+_NOT_BESIDE_A_SWEEP: Final[tuple[tuple[KeyPath, str], ...]] = (
+    (("command",), "the command of a sweep's runs is in the sweep's own configuration; give `command:` or `sweep:`"),
+    (("slurm", "array"), "the agents are an array already: `sweep: {agents: N}` says how many"),
+    (("watch",), "a sweep's runs are started by W&B's agent, not under `hpc-resume watch`"),
+    (("requeue", "max", "no_progress"), "counts checkpoints, and an agent has none of its own; its runs are W&B's"),
+)
 
 
 def _at(source: Source, path: KeyPath) -> object:

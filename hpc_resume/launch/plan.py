@@ -15,10 +15,11 @@ from typing import Final
 from hpc_resume.contract import VERSION
 from hpc_resume.launch import sbatch_options, units
 from hpc_resume.launch.launchers import choose
-from hpc_resume.launch.spec import AUTO, Checkpoint, Job, Requeue
+from hpc_resume.launch.spec import AUTO, Checkpoint, Job
 
 DIGEST_DIGITS: Final = 12
 UNLIMITED: Final = -1
+DEFAULT_INTERVAL: Final = 1000  # milliseconds between the questions of two agents; the lease keeps them apart anyway
 
 Value = str | int | tuple[str, ...]
 
@@ -70,15 +71,16 @@ def _width(array: str | None) -> int:
 
 
 def _variables(job: Job, width: int) -> Iterator[Variable]:
-    launcher = choose(job.launcher, job.command, job.slurm)
+    launcher = choose("direct" if job.sweep else job.launcher, job.command, job.slurm)
     yield Variable("HR_LAUNCHER", launcher.words, ("launcher",), launcher.why)
     yield Variable("HR_RANKS", int(launcher.ranks), ("launcher",), launcher.why)
-    yield Variable("HR_COMMAND", _watched(job), ("command", "watch") if job.watch else ("command",))
+    yield Variable("HR_COMMAND", *_command(job))
+    yield Variable("HR_SWEEP", job.sweep.id if job.sweep else "", ("sweep.id",))
     yield Variable("HR_SETUP", job.setup, ("setup",))
     yield Variable("HR_ENV", tuple(f"{name}={value}" for name, value in job.env.items()), ("env",))
     yield Variable("HR_SIGNAL", job.preemption.signal, ("preemption.signal",))
     yield Variable("HR_LEAD", _seconds(job.preemption.lead), ("preemption.lead",))
-    yield from _requeue(job.requeue)
+    yield from _requeue(job)
     yield from _checkpoint(job.checkpoint)
     yield Variable("HR_WANDB", _wandb(job), ("wandb",))
     yield from _stagger(job, width)
@@ -100,6 +102,18 @@ def _directives(job: Job, array: str | None) -> Iterator[Directive]:
     yield Directive("requeue" if job.requeue.on or job.requeue.max.crash != 0 else "no-requeue", None, ("requeue.on",))
 
 
+def _command(job: Job) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words, and the keys they come from."""
+    if job.sweep is None:
+        return _watched(job), ("command", "watch") if job.watch else ("command",)
+    interval, jitter, burst = DEFAULT_INTERVAL, 0, 1
+    if job.stagger is not None:
+        interval, jitter = units.milliseconds_of(job.stagger.interval), units.milliseconds_of(job.stagger.jitter)
+        burst = job.stagger.burst
+    options = (f"--interval={interval / 1000:g}", f"--jitter={jitter / 1000:g}", f"--burst={burst}")
+    return ("hpc-resume", "agent", *options, job.sweep.id), ("sweep.id", "stagger")
+
+
 def _words(command: str | tuple[str, ...]) -> tuple[str, ...]:
     # pipefail: `train.py | tee log` must end with the training's own exit code.
     return ("bash", "-o", "pipefail", "-c", command) if isinstance(command, str) else command
@@ -115,12 +129,15 @@ def _watched(job: Job) -> tuple[str, ...]:
     return ("hpc-resume", "watch", *options, "--", *words)
 
 
-def _requeue(requeue: Requeue) -> Iterator[Variable]:
+def _requeue(job: Job) -> Iterator[Variable]:
+    requeue = job.requeue
     yield Variable("HR_REQUEUE_ON", requeue.on, ("requeue.on",))
     yield Variable("HR_REQUEUE_METHOD", requeue.method, ("requeue.method",))
     for name in ("timeout", "preempted", "crash", "no_progress", "total"):
         budget = getattr(requeue.max, name)
-        value = UNLIMITED if budget == "unlimited" else int(budget)
+        # An agent publishes no checkpoint of its own: its runs do, in directories of theirs.
+        unlimited = budget == "unlimited" or (name == "no_progress" and job.sweep is not None)
+        value = UNLIMITED if unlimited else int(budget)
         yield Variable(f"HR_MAX_{name.upper()}", value, (f"requeue.max.{name}",))
 
 
@@ -148,8 +165,9 @@ def _wandb(job: Job) -> str:
 
 
 def _stagger(job: Job, width: int) -> Iterator[Variable]:
-    interval = units.milliseconds_of(job.stagger.interval) if job.stagger else 0
-    jitter = units.milliseconds_of(job.stagger.jitter) if job.stagger else 0
+    stagger = None if job.sweep else job.stagger  # agents share a token bucket
+    interval = units.milliseconds_of(stagger.interval) if stagger else 0
+    jitter = units.milliseconds_of(stagger.jitter) if stagger else 0
     yield Variable("HR_STAGGER_MS", interval, ("stagger.interval",))
     yield Variable("HR_STAGGER_JITTER_MS", jitter, ("stagger.jitter",))
     yield Variable("HR_STAGGER_WIDTH", width, ("slurm.array",))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from hpc_resume.launch import units
 from hpc_resume.launch.sbatch_schema import SLURM_SCHEMA
@@ -18,6 +18,7 @@ MAX_LEAD: Final = 65_535  # seconds; sbatch keeps the time of --signal in 16 bit
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_SWEEP: Final = re.compile(r"[^/\s]+/[^/\s]+/[A-Za-z0-9_-]+")
 _SCALAR_TYPES: Final = ["string", "number", "boolean"]
 _DURATION_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.DURATION_PATTERN}]
@@ -217,6 +218,7 @@ class Stagger(_Section):
 
     interval: Duration = Field(description="Between the starts of two array tasks.")
     jitter: Duration = Field(default="0s", description="Upper bound of a random part on top.")
+    burst: int = Field(default=1, ge=1, description="With `sweep:`, so many agents may ask at once after a rest.")
 
 
 def _expression(value: str) -> str:
@@ -271,6 +273,22 @@ class Wandb(_Section):
     )
 
 
+def _sweep_id(value: str) -> str:
+    if _SWEEP.fullmatch(value) is None:
+        raise ValueError(f"{value!r}: must be entity/project/id, as `wandb sweep` prints it")
+    return value
+
+
+class Sweep(_Section):
+    """A fleet of W&B sweep agents, one in each task of an array."""
+
+    id: Annotated[str, AfterValidator(_sweep_id)] = Field(
+        description="entity/project/id, as `wandb sweep` prints it.",
+        json_schema_extra={"pattern": f"^{_SWEEP.pattern}$"},
+    )
+    agents: int = Field(default=1, ge=1, description="How many array tasks.")
+
+
 class Job(_Section):
     """One job.yaml of hpc_resume."""
 
@@ -278,6 +296,7 @@ class Job(_Section):
         description="Name of the job and of its run directories.", json_schema_extra={"pattern": f"^{_NAME.pattern}$"}
     )
     command: Command = Field(description="The training: a list of words, or one string that bash runs with pipefail.")
+    sweep: Sweep | None = Field(default=None, description="In place of `command`: agents of a W&B sweep.")
     slurm: Annotated[dict[str, Any], WithJsonSchema(SLURM_SCHEMA)] = Field(
         default_factory=dict, description="sbatch's own long options, with _ for -."
     )
@@ -302,7 +321,23 @@ class Job(_Section):
     )
     stagger: Stagger | None = Field(default=None, description="Spread the starts of array tasks.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fleet(cls, data: Any) -> Any:
+        """A sweep is a job with a command of ours and an array of its own."""
+        sweep = data.get("sweep") if isinstance(data, dict) else None
+        if not isinstance(sweep, dict):
+            return data
+        agents, slurm = sweep.get("agents", 1), data.get("slurm") or {}
+        last = agents - 1 if isinstance(agents, int) and agents > 0 else 0
+        if isinstance(slurm, dict):
+            slurm = slurm | {"array": f"0-{last}"}
+        return data | {"command": ["hpc-resume", "agent", str(sweep.get("id"))], "slurm": slurm}
+
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of job.yaml, as the models have it."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}
+    schema = Job.model_json_schema()
+    schema["required"].remove("command")
+    either = {"oneOf": [{"required": ["command"]}, {"required": ["sweep"]}]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **either}

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 from hpc_resume.errors import Problem, SpecError
 from hpc_resume.launch import checks
 from hpc_resume.launch.sbatch_options import OPTIONS, unknown_key
-from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger, Wandb, Watch
+from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger, Sweep, Wandb, Watch
 from hpc_resume.launch.yaml_source import KeyPath, Source
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SECTIONS: Final[
-    Mapping[KeyPath, type[Job | Preemption | Requeue | RequeueBudgets | Checkpoint | Stagger | Wandb | Watch]]
+    Mapping[KeyPath, type[Job | Preemption | Requeue | RequeueBudgets | Checkpoint | Stagger | Sweep | Wandb | Watch]]
 ] = {
     (): Job,
     ("preemption",): Preemption,
@@ -27,6 +27,7 @@ _SECTIONS: Final[
     ("checkpoint",): Checkpoint,
     ("stagger",): Stagger,
     ("wandb",): Wandb,
+    ("sweep",): Sweep,
     ("watch",): Watch,
 }
 

@@ -72,7 +72,7 @@ class Place:
         if self.allocation is not None:
             told[contract.ENV_ALLOCATION] = str(self.allocation.path)
             told[contract.ENV_WARNING_FILE] = str(self.allocation.warning_file)
-        return _FOR_WANDB | told
+        return told | {name: value for name, value in _FOR_WANDB.items() if not told.get(name)}
 
 
 def locate(sweep: str, runs: Path | None, variables: Mapping[str, str]) -> Place:

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_LAUNCHER": [],
     "HR_RANKS": 0,
     "HR_COMMAND": ["true"],
+    "HR_SWEEP": "",
     "HR_SETUP": "",
     "HR_ENV": [],
     "HR_SIGNAL": "USR1",

@@ -94,6 +94,17 @@ def test_the_stagger_is_in_milliseconds_and_as_wide_as_the_array_runs_at_once():
     assert variables(text, array="3")["HR_STAGGER_WIDTH"] == 0
 
 
+def test_the_agents_of_a_sweep_share_a_token_bucket_and_publish_nothing_themselves():
+    text = "name: a\nsweep: {id: me/nets/abc, agents: 4}\nstagger: {interval: 1.5s, jitter: 2s, burst: 3}"
+    fleet = decide(job_of(parse(text.encode(), "job.yaml")))
+    found = {variable.name: variable.value for variable in fleet.variables}
+    options = ("--interval=1.5", "--jitter=2", "--burst=3")
+    assert found["HR_COMMAND"] == ("hpc-resume", "agent", *options, "me/nets/abc")
+    assert found["HR_SWEEP"] == "me/nets/abc"
+    assert (found["HR_STAGGER_MS"], found["HR_MAX_NO_PROGRESS"]) == (0, -1)
+    assert {directive.option: directive.value for directive in fleet.directives}["array"] == "0-3"
+
+
 @pytest.mark.parametrize(
     ("text", "option"),
     [

@@ -6,7 +6,6 @@ import textwrap
 
 import pytest
 
-from hpc_resume.contract import VERSION
 from hpc_resume.errors import SpecError
 from hpc_resume.launch.checks import notes
 from hpc_resume.launch.spec import Job, json_schema
@@ -105,21 +104,31 @@ def test_all_problems_are_told_in_one_pass_in_the_order_of_the_file():
     ]
 
 
+def test_a_sweep_is_an_array_of_agents_with_a_command_of_ours():
+    fleet = job("name: a\nsweep: {id: me/nets/abc123, agents: 8}\nslurm: {partition: low}")
+    assert fleet.command[:2] == ("hpc-resume", "agent")
+    assert fleet.slurm == {"partition": "low", "array": "0-7"}
+    assert job("name: a\nsweep: {id: me/nets/abc123}").slurm == {"array": "0-0"}
+
+
 @pytest.mark.parametrize(
-    ("line", "key", "where"),
+    ("text", "words"),
     [
-        ("sweep: {id: a/b/c}", "sweep", "3:1"),
+        ("sweep: {id: abc123}", "sweep.id: 'abc123': must be entity/project/id"),
+        ("sweep: {id: a/b/c, agents: 0}", "sweep.agents: 0: must be at least 1"),
+        ("sweep: {id: a/b/c, agent: 3}", "sweep.agent: unknown key; did you mean agents?"),
+        ("sweep: {id: a/b/c}\ncommand: [x]", "command: the command of a sweep's runs is in the sweep's own"),
+        ("sweep: {id: a/b/c}\nslurm: {array: 0-3}", "slurm.array: the agents are an array already"),
+        ("sweep: {id: a/b/c}\nlauncher: srun", "launcher: an agent is one process of the batch shell"),
+        ("sweep: {id: a/b/c}\nrequeue: {max: {no_progress: 3}}", "requeue.max.no_progress: counts checkpoints"),
+        ("sweep: {id: a/b/c}\nwatch: {on_warning: s}", "watch: a sweep's runs are started by W&B's agent"),
+        ("command: [x]\nstagger: {interval: 1s, burst: 2}", "stagger.burst: is for the agents of a `sweep:`"),
     ],
 )
-def test_what_is_not_built_is_refused_as_such_and_told_once(line, key, where):
-    problems = refusal(VALID + line)
-    assert len(problems) == 1
-    assert problems[0].startswith(f"job.yaml:{where}: {key}: ")
-    assert f"is not built yet in hpc_resume {VERSION}" in problems[0]
-
-
-def test_a_sweep_in_place_of_the_command_is_not_told_that_the_command_is_missing():
-    assert len(refusal("name: a\nsweep: {id: a/b/c}")) == 1
+def test_what_a_sweep_cannot_stand_beside_is_refused(text, words):
+    problems = refusal(f"name: a\n{text}")
+    assert len(problems) == 1, problems
+    assert words in problems[0]
 
 
 @pytest.mark.parametrize(("key", "value"), [("nodes", "2"), ("ntasks", "2"), ("ntasks_per_node", "8")])
@@ -243,7 +252,8 @@ def test_the_schema_knows_every_key_and_default_of_the_models():
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == set(Job.model_fields)
-    assert schema["required"] == ["name", "command"]
+    assert schema["required"] == ["name"]
+    assert schema["oneOf"] == [{"required": ["command"]}, {"required": ["sweep"]}]
     assert schema["additionalProperties"] is False
     assert "partition" in schema["properties"]["slurm"]["properties"]
     assert schema["$defs"]["Preemption"]["properties"]["lead"]["default"] == "120s"

@@ -296,7 +296,6 @@ class Job(_Section):
         description="Name of the job and of its run directories.", json_schema_extra={"pattern": f"^{_NAME.pattern}$"}
     )
     command: Command = Field(description="The training: a list of words, or one string that bash runs with pipefail.")
-    sweep: Sweep | None = Field(default=None, description="In place of `command`: agents of a W&B sweep.")
     slurm: Annotated[dict[str, Any], WithJsonSchema(SLURM_SCHEMA)] = Field(
         default_factory=dict, description="sbatch's own long options, with _ for -."
     )
@@ -316,6 +315,7 @@ class Job(_Section):
     requeue: Requeue = Field(default_factory=Requeue, description="When the job goes back into the queue.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state is saved.")
     wandb: Wandb | None = Field(default=None, description="The run at W&B; {} is enough.")
+    sweep: Sweep | None = Field(default=None, description="In place of `command`: agents of a W&B sweep.")
     watch: Watch | None = Field(
         default=None, description="The command is a program that nobody can edit: asked to save by its terminal."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpc_resume.contract import EXIT_CONFIG, EXIT_NO_WORK
+from hpc_resume.contract import EXIT_CONFIG, EXIT_NO_WORK, EXIT_USAGE
 
 
 class HpcResumeError(Exception):
@@ -81,6 +81,12 @@ class RankLostError(HpcResumeError):
     def __init__(self, words: str, code: int) -> None:
         super().__init__(words)
         self.exit_code = code
+
+
+class CommandLineError(HpcResumeError):
+    """A verb's command line asks for what cannot be: a name that is none, a place that takes no file."""
+
+    exit_code = EXIT_USAGE
 
 
 class UsageError(HpcResumeError):

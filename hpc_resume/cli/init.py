@@ -24,7 +24,7 @@ def command(
     import shlex  # noqa: PLC0415 - a verb pays only for what it uses
 
     from hpc_resume.cli import console  # noqa: PLC0415
-    from hpc_resume.errors import ConfigError  # noqa: PLC0415
+    from hpc_resume.errors import CommandLineError  # noqa: PLC0415
     from hpc_resume.launch import starter  # noqa: PLC0415
     from hpc_resume.launch.script_file import write_whole  # noqa: PLC0415
 
@@ -32,5 +32,5 @@ def command(
     try:
         write_whole(file, text, starter.MODE, replace=force)
     except FileExistsError:
-        raise ConfigError(f"{file}: is there already; --force replaces it") from None
+        raise CommandLineError(f"{file}: is there already; --force replaces it") from None
     console.say(f"wrote {file}; edit it, then `hpc-resume check {shlex.quote(str(file))}`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from hpc_resume.launch import checks
 from hpc_resume.launch.bash_syntax import syntax_error
 from hpc_resume.launch.spec import Job
 from hpc_resume.launch.validate import job_of
-from hpc_resume.launch.yaml_source import MAX_BYTES, Source, parse
+from hpc_resume.launch.yaml_source import MAX_BYTES, Source, parse_all
 
 DEFAULT_NAME: Final = "job.yaml"
 STDIN_NAME: Final = "-"
@@ -32,8 +32,8 @@ class JobFile:
 def read_job(path: Path) -> JobFile:
     """Read and check `path`. Raises SpecError with every problem in it, ConfigError where it cannot be read."""
     is_stdin = str(path) == STDIN_NAME
-    source = parse(_content(path), "stdin" if is_stdin else str(path))
-    job = _checked(source)
+    source, of_form = parse_all(_content(path), "stdin" if is_stdin else str(path))
+    job = _checked(source, of_form)
     directory = Path.cwd() if is_stdin else path.parent.absolute()
     return JobFile(directory, job, source, tuple(checks.notes(source)))
 
@@ -54,15 +54,16 @@ def _content(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _checked(source: Source) -> Job:
-    """The job, when the models, the checks and bash have nothing against it."""
-    problems: list[Problem] = list(_bash_problems(source))
+def _checked(source: Source, of_form: Sequence[Problem]) -> Job:
+    """The job, when the models, the checks and bash have nothing against it, nor had the reader."""
+    problems: list[Problem] = [*of_form, *_bash_problems(source)]
+    unread = {problem.key for problem in of_form}
     try:
         job = job_of(source)
         if not problems:
             return job
     except SpecError as error:
-        problems += error.problems
+        problems += [problem for problem in error.problems if problem.key not in unread]
     raise SpecError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
 
 

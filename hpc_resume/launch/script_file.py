@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hpc_resume.durable import sync_directory
-from hpc_resume.errors import ConfigError, HpcResumeError
+from hpc_resume.errors import CommandLineError, ConfigError, HpcResumeError
 from hpc_resume.launch.bash_syntax import syntax_error
 
 SCRIPT_MODE: Final = 0o755
@@ -31,7 +31,7 @@ def verify(script: str) -> None:
 def write_whole(path: Path, text: str, mode: int, *, replace: bool = True) -> None:
     """Write `text` to `path`; on any failure `path` is as it was and nothing is left beside it.
 
-    A symbolic link is followed. Raises ConfigError for a place that is no ordinary file, FileExistsError where
+    A symbolic link is followed. Raises CommandLineError for a place that is no ordinary file, FileExistsError where
     `replace` is False and something is there, OSError for what the file system refuses.
     """
     target = Path(os.path.realpath(path))
@@ -67,11 +67,11 @@ def _refuse_odd(path: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ConfigError(f"{path}: is a directory; name the file to write, as {path / 'job.sbatch'}")
+            raise CommandLineError(f"{path}: is a directory; name the file to write, in it or elsewhere")
         if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path}: is not an ordinary file; for standard output leave -o out")
+            raise CommandLineError(f"{path}: is not an ordinary file; for standard output leave -o out")
     if not target.parent.is_dir():
-        raise ConfigError(f"{path}: the directory {target.parent} does not exist; make it first")
+        raise CommandLineError(f"{path}: the directory {target.parent} does not exist; make it first")
 
 
 def changes(old: Path, script: str) -> str:

@@ -86,7 +86,10 @@ def _every(value: object) -> object:
         if value < 1:
             raise ValueError(f"{value}: must be at least 1 step, or a time as 15min")
     elif isinstance(value, str) and value != AUTO:
-        ms = units.milliseconds(value)
+        try:
+            ms = units.milliseconds(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; or a number of steps, or auto") from None
         if ms < 1000 or ms % 1000:
             raise ValueError(f"{value}: must be whole seconds, at least 1s")
     elif value != AUTO:

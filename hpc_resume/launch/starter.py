@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from hpc_resume.errors import ConfigError
+from hpc_resume.errors import CommandLineError
 from hpc_resume.launch.spec import is_name
 from hpc_resume.launch.templates import STARTER, read_template
 
@@ -15,9 +15,11 @@ _PLACEHOLDER: Final = "my-job"
 
 
 def text(name: str) -> str:
-    """The starter for a job called `name`. Raises ConfigError for a text that cannot be a name."""
+    """The starter for a job called `name`. Raises CommandLineError for a text that cannot be a name."""
     if not is_name(name):
-        raise ConfigError(f"--name {name}: letters, digits, '.', '_' and '-', at most 64, a letter or a digit first")
+        raise CommandLineError(
+            f"--name {name}: letters, digits, '.', '_' and '-', at most 64, a letter or a digit first"
+        )
     quoted = name if re.search(r"[A-Za-z]", name) else f'"{name}"'
     return read_template(STARTER).replace(f"name: {_PLACEHOLDER}", f"name: {quoted}", 1)
 

@@ -73,15 +73,27 @@ def dotted(path: KeyPath) -> str:
 
 def parse(content: bytes, file: str) -> Source:
     """Read one YAML document whose top is a mapping. Raises SpecError with every problem of form it can see."""
+    source, problems = parse_all(content, file)
+    if problems:
+        raise SpecError(problems)
+    return source
+
+
+def parse_all(content: bytes, file: str) -> tuple[Source, tuple[Problem, ...]]:
+    """As `parse`, with the problems beside what could be read in spite of them: a check of that can go on.
+
+    What a problem is about is None there, or the first of two. Raises SpecError where there is no mapping at all.
+    """
     text = _decode(content, file)
     root = _compose(text, file)
     builder = _Builder(file)
     data = builder.build(root, ())
     if not isinstance(data, dict) and not builder.problems:
         builder.complain(root, (), "must be a mapping: lines of `key: value`; `hpc-resume init` writes an example")
-    if builder.problems or not isinstance(data, dict):
-        raise SpecError(sorted(builder.problems, key=lambda problem: (problem.line, problem.column)))
-    return Source(file, data, builder.keys, builder.values, frozenset(builder.blocks))
+    problems = tuple(sorted(builder.problems, key=lambda problem: (problem.line, problem.column)))
+    if not isinstance(data, dict) or builder.count > MAX_NODES:
+        raise SpecError(problems)
+    return Source(file, data, builder.keys, builder.values, frozenset(builder.blocks)), problems
 
 
 def _refuse(file: str, line: int, column: int, message: str) -> SpecError:

@@ -18,7 +18,7 @@ from hpc_resume.checkpoints.placing import ByManifest, ByRename, probe
 from hpc_resume.checkpoints.retention import Retention
 from hpc_resume.contract import LEASE_DIR
 from hpc_resume.durable import read_plain
-from hpc_resume.errors import RunHeldError, RunStateError, UsageError
+from hpc_resume.errors import CommandLineError, RunHeldError, RunStateError
 from hpc_resume.run import lease as leases
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers.local_runs import launcher_at_work
@@ -59,11 +59,11 @@ def listing(run: RunDir, *, verify: bool, show: Callable[[str], None] | None = N
 def prune(run: RunDir, keep: int, show: Callable[[str], None] | None = None) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Remove all but the newest `keep` that verify, and what is broken; those that stay, and those that went.
 
-    Nothing is removed where nothing verifies. Raises RunHeldError while a process is at work on the run; UsageError
-    for fewer than two; RunStateError when a removal fails, or when the run is somebody else's.
+    Nothing is removed where nothing verifies. Raises RunHeldError while a process is at work on the run;
+    CommandLineError for fewer than two; RunStateError when a removal fails, or when the run is somebody else's.
     """
     if keep < _FEWEST:
-        raise UsageError(
+        raise CommandLineError(
             f"--prune {keep}: at least {_FEWEST}, since the newest may turn out to be unreadable elsewhere"
         )
     if (owner := run.path.stat().st_uid) != os.geteuid():

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpc_resume.errors import RunNotFoundError
 from hpc_resume.launch.job_file import DEFAULT_NAME, read_job
 from hpc_resume.run.rundir import RunDir, find_readable_runs, find_runs
-from hpc_resume.schedulers.cancellation import run_parent
+from hpc_resume.schedulers.cancellation import DEFAULT_RUN_DIR, run_parent
 from hpc_resume.schedulers.slurm_runs import matches
 from hpc_resume.schedulers.unknown_runs import no_such_run
 
@@ -34,7 +34,9 @@ def select(targets: Sequence[str]) -> Selection:
     Raises RunNotFoundError for one that means nothing; SpecError and ConfigError of a job.yaml.
     """
     if not targets:
-        targets = [DEFAULT_NAME if Path(DEFAULT_NAME).is_file() else "runs"]
+        targets = [DEFAULT_NAME if Path(DEFAULT_NAME).is_file() else DEFAULT_RUN_DIR]
+        if not Path(targets[0]).exists():
+            raise RunNotFoundError("no job.yaml and no runs here: go to a job's directory, or name a run")
     found = [_select(target) for target in targets]
     runs = dict.fromkeys(run for selection in found for run in selection.runs)
     return Selection(
@@ -49,7 +51,9 @@ def select_one(target: str) -> RunDir:
     """The one run that is meant; of a job.yaml or a directory, its newest. RunNotFoundError also for an array."""
     runs = select([target] if target else ()).runs
     if not runs:
-        raise RunNotFoundError(f"{target} has not begun: there is no run of it here yet; `hpc-resume status {target}`")
+        what = target or "this directory's job.yaml"
+        look = f"hpc-resume status {target}".rstrip()
+        raise RunNotFoundError(f"{what} has not begun: there is no run of it here yet; look with `{look}`")
     return newest_of(runs, target)
 
 

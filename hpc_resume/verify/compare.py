@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hpc_resume.errors import UsageError
+from hpc_resume.errors import CommandLineError
 from hpc_resume.verify.arrays import array_difference
 from hpc_resume.verify.trace import Trace
 
@@ -41,12 +41,12 @@ class StateDifference:
 def metrics_to_compare(traces: Sequence[Trace], asked: Sequence[str]) -> tuple[str, ...]:
     """The metrics that must agree: those asked for; else every loss; else everything that is not about time.
 
-    Raises UsageError for one that neither run has logged: nothing would be compared, and pass for equal.
+    Raises CommandLineError for one that neither run has logged: nothing would be compared, and pass for equal.
     """
     known = {name for trace in traces for values in trace.metrics.values() for name in values}
     if unknown := [name for name in asked if name not in known]:
         there = ", ".join(sorted(known)) or "none: run.log({...}) records them"
-        raise UsageError(f"--metric {unknown[0]}: the training has logged no such metric; there are {there}")
+        raise CommandLineError(f"--metric {unknown[0]}: the training has logged no such metric; there are {there}")
     if asked:
         return tuple(asked)
     losses = {name for name in known if "loss" in name.lower()}

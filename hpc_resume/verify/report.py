@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hpc_resume.errors import UsageError
+from hpc_resume.errors import CommandLineError
 from hpc_resume.launch.templates import read_template
 from hpc_resume.verify.verdict import Curve, Verdict
 
@@ -64,13 +64,13 @@ def compared_words(verdict: Verdict) -> str:
 
 
 def check_place(path: Path) -> None:
-    """Before hours of training: raise UsageError where no report can be written."""
+    """Before hours of training: raise CommandLineError where no report can be written."""
     if path.suffix not in FORMATS:
-        raise UsageError(f"--report {path}: the name must end in .html or .md")
+        raise CommandLineError(f"--report {path}: the name must end in .html or .md")
     if not path.parent.is_dir():
-        raise UsageError(f"--report {path}: there is no directory {path.parent}")
+        raise CommandLineError(f"--report {path}: there is no directory {path.parent}")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--report {path}: cannot be written; name a file in a directory of your own")
+        raise CommandLineError(f"--report {path}: cannot be written; name a file in a directory of your own")
 
 
 def write_report(verdict: Verdict, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpc_resume.contract import ENV_DRILL
-from hpc_resume.errors import CheckpointError, HpcResumeError, UsageError
+from hpc_resume.errors import CheckpointError, CommandLineError, HpcResumeError
 from hpc_resume.launch.job_file import JobFile
 from hpc_resume.launch.spec import Requeue
 from hpc_resume.run.rundir import RunDir
@@ -51,9 +51,9 @@ def run_trial(
 
 
 def choose_steps(total: int, interruptions: int, seed: int) -> tuple[int, ...]:
-    """Where to interrupt a training of `total` steps. Pure. Raises UsageError when there are too few."""
+    """Where to interrupt a training of `total` steps. Pure. Raises CommandLineError when there are too few."""
     if total - 1 < interruptions:
-        raise UsageError(
+        raise CommandLineError(
             f"a training of {total} steps cannot be interrupted {interruptions} times: --interruptions {total - 1}"
             if total > 1
             else f"a training of {total} step cannot be interrupted: give it more steps"

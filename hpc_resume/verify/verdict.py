@@ -60,8 +60,8 @@ class Verdict:
 def judge(trial: Trial, settings: Settings, seconds: float) -> Verdict:
     """Compare both runs.
 
-    Raises CheckpointError when a final state cannot be read or there is nothing to compare, UsageError for a metric
-    that was not logged.
+    Raises CheckpointError when a final state cannot be read or there is nothing to compare, CommandLineError
+    for a metric that was not logged.
     """
     reference, resumed = trial.reference, trial.resumed
     names = metrics_to_compare((reference, resumed), settings.metrics)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_resume.errors import HpcResumeError, UsageError
+from hpc_resume.errors import CommandLineError, HpcResumeError
 from hpc_resume.launch.job_file import JobFile, read_job
 from hpc_resume.launch.plan import decide
 from hpc_resume.observe.progress import live_line
@@ -54,7 +54,7 @@ def verify(request: Request, say: Callable[[str], None]) -> Verdict:
         if request.report is not None:
             write_report(verdict, request.report)
             say(f"wrote {request.report}")
-    except (KeyboardInterrupt, UsageError):  # nothing in it that anybody would look for
+    except (KeyboardInterrupt, CommandLineError):  # nothing in it that anybody would look for
         shutil.rmtree(directory, ignore_errors=True)
         raise
     except HpcResumeError:

@@ -115,7 +115,7 @@ def test_what_cannot_be_verified_says_why(tmp_path):
     assert "the uninterrupted run ended with code 1" in crash.stderr
     assert "ZeroDivisionError" in crash.stderr
     short = verify(project(tmp_path / "short", toy("run.steps(2)")))
-    assert (short.returncode, short.stdout) == (78, "")
+    assert (short.returncode, short.stdout) == (2, "")
     assert "a training of 2 steps cannot be interrupted 2 times: --interruptions 1" in short.stderr
     assert not list((tmp_path / "short").glob("hpc-resume-verify-*"))
     nothing = verify(project(tmp_path / "nothing", "print('no run')"))
@@ -124,11 +124,11 @@ def test_what_cannot_be_verified_says_why(tmp_path):
     assert "what has run is kept in" in nothing.stderr
     for name, words in (("r.pdf", "must end in .html or .md"), ("no/r.html", "there is no directory no")):
         report = verify(tmp_path / "short", "--report", name)
-        assert report.returncode == 78
+        assert report.returncode == 2
         assert words in report.stderr
         assert "uninterrupted" not in report.stderr, "said before the training, not after it"
     metric = verify(project(tmp_path / "metric", toy("run.steps(5)")), "--metric", "los")
-    assert (metric.returncode, metric.stdout) == (78, "")
+    assert (metric.returncode, metric.stdout) == (2, "")
     assert "--metric los: the training has logged no such metric; there are loss, seconds" in metric.stderr
 
 

@@ -27,7 +27,9 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
     """`cli("render", "job.yaml")` in a directory that holds a valid job.yaml."""
     (tmp_path / "job.yaml").write_text(VALID)
 
-    def run(*words: str, stdin: str = "", env: dict[str, str] | None = None, address_space: int = 0) -> Done:
+    def run(
+        *words: str, stdin: str = "", env: dict[str, str] | None = None, address_space: int = 0, cwd: Path = tmp_path
+    ) -> Done:
         """`address_space`: how many MiB it may have at most; 0: all there is."""
 
         def limit() -> None:
@@ -35,7 +37,7 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
 
         done = subprocess.run(
             [sys.executable, "-m", "hpc_resume", *words],
-            cwd=tmp_path,
+            cwd=cwd,
             input=stdin,
             capture_output=True,
             text=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import stat
 
+import pytest
+
 from hpc_resume.launch.templates import STARTER, read_template
 
 
@@ -117,15 +119,34 @@ def test_init_writes_a_file_that_is_valid_and_named_after_its_directory(cli, tmp
 
 def test_init_keeps_what_is_there_unless_forced(cli, tmp_path):
     done = cli("init")
-    assert (done.code, done.err) == (78, "job.yaml: is there already; --force replaces it\n")
+    assert (done.code, done.err) == (2, "job.yaml: is there already; --force replaces it\n")
     assert (tmp_path / "job.yaml").read_text().startswith("name: a\n")
     assert cli("init", "--force", "--name", "7").code == 0
     assert "name  " in cli("check").out
 
 
+def test_a_key_given_twice_does_not_hide_what_else_is_wrong(cli, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a\nslurm: {tim: 1, nodes: 1, nodes: 2}\ncommand: !!str x\nbogus: 1\n")
+    done = cli("check")
+    assert done.code == 78
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == ["slurm.tim", "slurm.nodes", "command", "bogus"]
+
+
+@pytest.mark.parametrize("verb", ["status", "explain", "checkpoints"])
+def test_where_nothing_is_and_nothing_is_named_the_words_are_whole(cli, tmp_path, verb):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    no_job = cli(verb, cwd=empty)
+    assert (no_job.code, no_job.out) == (1, "")
+    assert no_job.err == "no job.yaml and no runs here: go to a job's directory, or name a run\n"
+    no_run = cli(verb)
+    assert no_run.code == 1
+    assert "this directory's job.yaml" in no_run.err or "this job" in no_run.err
+
+
 def test_init_refuses_a_name_that_is_none(cli, tmp_path):
     done = cli("init", "x.yaml", "--name", "a b")
-    assert done.code == 78
+    assert done.code == 2
     assert done.err.startswith("--name a b: letters, digits")
     assert not (tmp_path / "x.yaml").exists()
 

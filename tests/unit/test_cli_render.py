@@ -58,7 +58,7 @@ def test_a_script_that_bash_does_not_understand_is_never_written(tmp_path, monke
 )
 def test_a_place_that_takes_no_script_is_one_line(cli, tmp_path, output, words):
     done = cli("render", "-o", output)
-    assert done.code in (1, 78)
+    assert done.code == (1 if output.startswith("/proc") else 2)
     assert words in done.err
     assert len(done.err.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"job.yaml"}

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from hpc_resume.errors import ConfigError, HpcResumeError
+from hpc_resume.errors import CommandLineError, ConfigError, HpcResumeError
 from hpc_resume.launch import bash_syntax, script_file
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_ordinary_file_is_never_replaced(tmp_path):
         (tmp_path / "pipe", "is not an ordinary file"),
         (tmp_path / "no" / "x", "does not exist; make it first"),
     ]:
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(CommandLineError, match=words):
             script_file.write_whole(path, "new", 0o755)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 

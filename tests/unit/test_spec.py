@@ -177,6 +177,7 @@ def test_a_launcher_in_a_launcher_is_refused(command):
         ("checkpoint: {every: 0}", "0: must be at least 1 step"),
         ("checkpoint: {every: -5}", "-5: must be at least 1 step"),
         ("checkpoint: {every: 10m}", "did you mean 10min?"),
+        ("checkpoint: {every: soon}", "as 120s, 15min, 2h or 1d; or a number of steps, or auto"),
         ("checkpoint: {every: 1.5}", "must be a number of steps, or a time with its unit"),
         ("checkpoint: {every: true}", "must be a number of steps, or a time with its unit"),
         ("checkpoint: {keep: two}", "checkpoint.keep: must be a whole number, not the text 'two'"),

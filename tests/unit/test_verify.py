@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_resume.errors import UsageError
+from hpc_resume.errors import CommandLineError
 from hpc_resume.verify.compare import Parting, metrics_to_compare, partings, same, state_differences
 from hpc_resume.verify.report import plot, write_report
 from hpc_resume.verify.suspects import suspect
@@ -127,7 +127,7 @@ def test_the_steps_are_the_seeds_and_inside_the_training():
     assert choose_steps(100, 5, 3) == choose_steps(100, 5, 3) != choose_steps(100, 5, 4)
     assert choose_steps(3, 2, 0) == (1, 2)
     for total in (1, 2):
-        with pytest.raises(UsageError, match="cannot be interrupted"):
+        with pytest.raises(CommandLineError, match="cannot be interrupted"):
             choose_steps(total, 2, 0)
 
 

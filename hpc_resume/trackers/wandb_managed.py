@@ -95,7 +95,7 @@ class ManagedTracker(WandbTracker):
 
     def _begin_unless_other(self, *args: Any, **kwargs: Any) -> Any:
         """In place of wandb.init: the training's own call begins our run, unless it names another."""
-        if self.session.run is not None or kwargs.get("id", self.id) != self.id:
+        if self.session.run is not None or (kwargs.get("id") or self.id) != self.id:
             return self.session.init(*args, **kwargs)
         return self._begin(*args, **kwargs)
 

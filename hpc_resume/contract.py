@@ -50,6 +50,7 @@ ENV_FAST_DIR: Final = "HPC_RESUME_FAST_DIR"  # a directory of the node that take
 ENV_CHECKSUMS: Final = "HPC_RESUME_CHECKSUMS"  # 0: a start compares sizes and does not read every byte
 ENV_WANDB: Final = "HPC_RESUME_WANDB"  # job.yaml's `wandb:` as one line of JSON; empty: none
 ENV_RESHARD: Final = "HPC_RESUME_RESHARD"  # 1: a checkpoint of another number of ranks is loaded where its format can
+ENV_MIRROR: Final = "HPC_RESUME_MIRROR"  # where published checkpoints are kept a second time: wandb; empty: nowhere
 ENV_END_TIME: Final = "HPC_RESUME_END_TIME"  # epoch seconds at which the allocation ends; empty: unknown
 ENV_JOB_ID: Final = "HPC_RESUME_JOB_ID"  # 123, 123_4 (array task), local-...; empty: none
 ENV_RESTART_COUNT: Final = "HPC_RESUME_RESTART_COUNT"  # 0 in the first start of a job
@@ -161,6 +162,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_RESHARD", "1: a checkpoint of another number of ranks is loaded where its format can"),
     ("HR_CHECKSUMS", "1: a start reads every byte of the checkpoint that it loads; 0: it compares sizes"),
     ("HR_WANDB", "the `wandb:` section as one line of JSON; empty: none"),
+    ("HR_MIRROR", "where published checkpoints are kept a second time; empty: nowhere"),
     ("HR_STAGGER_MS", "milliseconds between the starts of two array tasks; 0: none"),
     ("HR_STAGGER_JITTER_MS", "upper bound of the random part, milliseconds"),
     ("HR_STAGGER_WIDTH", "how many tasks start together (the array's %N); 0: all"),

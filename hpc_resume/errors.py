@@ -89,6 +89,12 @@ class CommandLineError(HpcResumeError):
     exit_code = EXIT_USAGE
 
 
+class MirrorError(HpcResumeError):
+    """What this run would go on from is out of reach for now."""
+
+    exit_code = EXIT_NO_WORK
+
+
 class UsageError(HpcResumeError):
     """The Python API was called in a way that cannot work (no main thread, register after the first step)."""
 

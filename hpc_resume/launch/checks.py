@@ -26,6 +26,7 @@ def problems(source: Source) -> Iterator[Problem]:
     yield from _lead(source)
     yield from _watch(source)
     yield from _sweep(source)
+    yield from _mirror(source)
 
 
 def notes(source: Source) -> Iterator[Problem]:
@@ -169,6 +170,12 @@ _NOT_BESIDE_A_SWEEP: Final[tuple[tuple[KeyPath, str], ...]] = (
     (("watch",), "a sweep's runs are started by W&B's agent, not under `hpc-resume watch`"),
     (("requeue", "max", "no_progress"), "counts checkpoints, and an agent has none of its own; its runs are W&B's"),
 )
+
+
+def _mirror(source: Source) -> Iterator[Problem]:
+    if _at(source, ("checkpoint", "mirror")) == "wandb" and "wandb" not in source.data:
+        path = ("checkpoint", "mirror")
+        yield source.problem(path, "the files are the W&B run's: say `wandb: {}` too, or with its project")
 
 
 def _at(source: Source, path: KeyPath) -> object:

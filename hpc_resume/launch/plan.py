@@ -83,6 +83,7 @@ def _variables(job: Job, width: int) -> Iterator[Variable]:
     yield from _requeue(job)
     yield from _checkpoint(job.checkpoint)
     yield Variable("HR_WANDB", _wandb(job), ("wandb",))
+    yield Variable("HR_MIRROR", job.checkpoint.mirror or "", ("checkpoint.mirror",))
     yield from _stagger(job, width)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from hpc_resume.launch import units
 from hpc_resume.launch.sbatch_schema import SLURM_SCHEMA
+from hpc_resume.launch.wandb_spec import Section as _Section
+from hpc_resume.launch.wandb_spec import Wandb
 
 MAX_LEAD: Final = 65_535  # seconds; sbatch keeps the time of --signal in 16 bits
 
@@ -146,10 +148,6 @@ Environment = Annotated[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 class Preemption(_Section):
     """The warning before the end."""
 
@@ -202,6 +200,9 @@ class Checkpoint(_Section):
         alias="async",
         description="true: a save costs the training a copy in memory, and is written behind it.",
     )
+    mirror: Literal["wandb"] | None = Field(
+        default=None, description="wandb: the run at W&B keeps the newest two as files, for an empty disk."
+    )
     fast_dir: Annotated[str, AfterValidator(_not_blank)] | None = Field(
         default=None,
         description="A directory of the node (tmpfs, NVMe; $NAMES are the node's) that takes a save first.",
@@ -242,38 +243,6 @@ class Watch(_Section):
         default="", description="Its answer: a regular expression; without it, its end is waited for."
     )
     timeout: Duration = Field(default="60s", description="How long to wait for the answer.")
-
-
-def _project(value: str) -> str:
-    if re.search(r"[/\\#?%:]", value) or not value.strip():
-        raise ValueError(f"{value!r}: W&B's names have none of / \\ # ? % : in them")
-    return value
-
-
-def _metric(value: str) -> str:
-    if not value.strip() or value.startswith("_"):
-        raise ValueError(f"{value!r}: a metric's name; those that begin with _ are W&B's own")
-    return value
-
-
-class Wandb(_Section):
-    """The run at W&B: the same one over all attempts."""
-
-    project: Annotated[str, AfterValidator(_project)] | None = Field(default=None, description="W&B's project.")
-    entity: Annotated[str, AfterValidator(_project)] | None = Field(default=None, description="The user or the team.")
-    group: str | None = Field(default=None, description="Group of runs.")
-    name: str | None = Field(default=None, description="What the web page shows; the id is the run's own.")
-    notes: str | None = Field(default=None, description="Sent at the first start alone: a resume would overwrite.")
-    tags: tuple[str, ...] = Field(default=(), description="Words to find the run by.", strict=False)
-    resume: Literal["allow", "must", "never", "auto"] = Field(
-        default="allow", description="Whether the run may exist (allow), must, or must not before the first start."
-    )
-    step_metric: Annotated[str, AfterValidator(_metric)] = Field(
-        default="global_step", description="The metric that carries the step, on the x axis of every other."
-    )
-    rewind: bool = Field(
-        default=False, description="true: what was logged after the checkpoint is taken back, where the server can."
-    )
 
 
 def _sweep_id(value: str) -> str:

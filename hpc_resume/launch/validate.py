@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from hpc_resume.errors import Problem, SpecError
 from hpc_resume.launch import checks
 from hpc_resume.launch.sbatch_options import OPTIONS, unknown_key
-from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger, Sweep, Wandb, Watch
+from hpc_resume.launch.spec import Checkpoint, Job, Preemption, Requeue, RequeueBudgets, Stagger, Sweep, Watch
+from hpc_resume.launch.wandb_spec import Wandb
 from hpc_resume.launch.yaml_source import KeyPath, Source
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from hpc_resume.run.saving import Saver
 from hpc_resume.run.schedule import Schedule
 from hpc_resume.run.storage import Storage
 from hpc_resume.run.takeover import exit_now
+from hpc_resume.run.tracking import last_words, mirroring, open_trackers
 from hpc_resume.run.watchdog import Watchdog
-from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS, Facts, Trackers
-from hpc_resume.trackers.jsonl import JsonLines
+from hpc_resume.trackers import CLOSE_SECONDS, FINISH_SECONDS
 
 if TYPE_CHECKING:
     from hpc_resume.run.cadence import Cadence
@@ -66,8 +66,9 @@ class Attempt:
         self._stopped: Stopped | None = None
         self._handlers = HandlerWatch(recorder, events)
         joint = ensemble.publisher(storage, events.write) if ensemble is not None else None
-        self.saver = Saver(storage, say=say, note=events.write, rank=environment.rank, joint=joint)
-        self.trackers, self.batches = self._open_trackers()
+        mirror = mirroring(environment, opening)
+        self.saver = Saver(storage, say=say, note=events.write, rank=environment.rank, joint=joint, mirror=mirror)
+        self.trackers, self.batches = open_trackers(environment, opening, self.start_step, resumed=self.resumed)
         self._outcome = OutcomeWriter(environment, opening, self.saver, events)
         self.asked = SaveRequest(opening.attempt_dir.control_file)
         self.guard = Guard(environment, opening, self.saver, self.trackers, self._outcome, events)
@@ -182,7 +183,7 @@ class Attempt:
             self.trackers.mark_preempting()
         if self.together is None:  # else all ranks have saved together
             self._save_for_the_last_time(completed)
-        self.trackers.finish(ending.code, FINISH_SECONDS)
+        self.trackers.finish(ending.code, last_words(self.environment))
         if self._recorder.second is not None:
             self.watchdog.hear(self._recorder.second)
         self._outcome.write(ending, completed, waited=waited, count=self._recorder.count)
@@ -257,25 +258,6 @@ class Attempt:
         """Raise RunHeldError when another process has taken the run over: from then on W&B is its to talk to."""
         if self.opening.lease is not None:
             self.opening.lease.check()
-
-    def _open_trackers(self) -> tuple[Trackers, JsonLines | None]:
-        if self.environment.rank:
-            return Trackers({}, say), None
-        run_dir, attempt_dir = self.opening.run_dir, self.opening.attempt_dir
-        number = self.opening.attempt
-        earlier = tuple(one.metrics_file for one in run_dir.attempts() if one.number < number)
-        facts = Facts(
-            attempt_dir.metrics_file,
-            run_dir.key,
-            number,
-            self.start_step,
-            self.resumed,
-            run_dir.run_file,
-            say,
-            earlier,
-        )
-        batches = JsonLines(attempt_dir.batches_file) if self.environment.drill is not None else None
-        return Trackers.open(facts, say), batches
 
     def _refuse_children(self) -> None:
         if not self.is_ours():

@@ -40,6 +40,7 @@ class Environment:
     fast_dir: str | None
     checksums: bool
     backend: str | None
+    mirror: str
     drill: tuple[int, ...] | None
     end_time: float | None
     job_id: str
@@ -104,6 +105,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         fast_dir=variables.get(contract.ENV_FAST_DIR) or None,
         checksums=_truth(variables, contract.ENV_CHECKSUMS) is not False,
         backend=variables.get(contract.ENV_BACKEND) or None,
+        mirror=variables.get(contract.ENV_MIRROR, ""),
         drill=_drill(variables),
         end_time=_number(variables, contract.ENV_END_TIME),
         job_id=variables.get(contract.ENV_JOB_ID) or _slurm_job(variables),

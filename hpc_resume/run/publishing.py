@@ -34,8 +34,16 @@ _MEASURED: Final = 3  # saves; one slow moment of the file system must not rule 
 class Publisher:
     """`published` is the newest step that any node can load; 0 is a fresh start, which is always there."""
 
-    def __init__(self, storage: Storage, *, say: Callable[[str], None], note: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        say: Callable[[str], None],
+        note: Callable[..., None],
+        mirror: Callable[[int, Path], None] | None = None,
+    ) -> None:
         self._store = storage.store
+        self._mirror = mirror
         self._fast = storage.fast
         self._takes_copies = storage.behind
         self._say = say
@@ -227,6 +235,8 @@ class Publisher:
         seconds = time.monotonic() - flight.since
         self._seconds.append(seconds)
         more = {} if blocked is None else {"blocked": round(blocked, 6)}
+        if self._mirror is not None:
+            self._mirror(flight.step, receipt.published.directory)
         self._note("saved", step=flight.step, seconds=round(seconds, 6), trigger=trigger, **more)
 
     def _raise_if_held(self) -> None:

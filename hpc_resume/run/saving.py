@@ -34,6 +34,7 @@ class Saver:
         note: Callable[..., None],
         rank: int = 0,
         joint: JointPublisher | None = None,
+        mirror: Callable[[int, Path], None] | None = None,
     ) -> None:
         self._loaded = storage.loaded.newest
         self._rank = rank
@@ -43,7 +44,7 @@ class Saver:
         self._sealed = False
         self._shared: set[str] = set()  # the same on every rank
         self._stored = components_of(self._loaded.manifest, rank) if self._loaded is not None else {}
-        self._alone = None if joint is not None else Publisher(storage, say=say, note=note)
+        self._alone = None if joint is not None else Publisher(storage, say=say, note=note, mirror=mirror)
         self._joint = joint
         self._publisher: Publisher | JointPublisher = joint or self._alone  # type: ignore[assignment]
         self.wait = self._publisher.wait

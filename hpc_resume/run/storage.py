@@ -19,8 +19,10 @@ from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, ConfigError, RunStateError, UsageError
 from hpc_resume.run.events import say
 from hpc_resume.run.fast import FastTier, open_fast
+from hpc_resume.run.mirror import bring_back
 from hpc_resume.run.process import is_alive
 from hpc_resume.run.records import Fields
+from hpc_resume.run.tracking import mirror_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +72,10 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     if opening.lease is not None:
         store.clear_leftovers(_judge_of(log))
     shared = store.load(checksums=environment.checksums)
+    mirror = mirror_of(environment, opening) if shared == Loaded(None, ()) and opening.lease is not None else None
+    first = opening.attempt == 1 and environment.restart_count == 0
+    if mirror is not None and bring_back(mirror, store, opening.run_dir.path, opening.attempt, first=first):
+        shared = store.load(checksums=environment.checksums)
     fast_dir = environment.fast_dir or wishes.fast_dir
     fast = None
     if fast_dir and opening.lease is not None and not environment.is_many:

@@ -33,8 +33,9 @@ CLOSE_SECONDS: Final = 60.0  # at the normal end, where nobody is waiting for th
 class Facts:
     """What a tracker may want to know when it is opened.
 
-    `step` is the one that the run goes on from; `earlier` are the metrics files of the attempts before, oldest first;
-    `run_file` is run.json, where a tracker may keep a section of its own; `say` is a line on stderr.
+    `step` is the one that the run goes on from; `patience` are the seconds that the last words may take; `earlier` are
+    the metrics files of the attempts before, oldest first; `run_file` is run.json, where a tracker may keep a section
+    of its own; `say` is a line on stderr.
     """
 
     metrics_file: Path
@@ -45,6 +46,7 @@ class Facts:
     run_file: Path
     say: Callable[[str], None]
     earlier: tuple[Path, ...] = ()
+    patience: float = 5.0  # wandb-core then closes its file and gives up; measured: back after 5.1
 
 
 class Tracker(Protocol):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpc_resume.errors import ConfigError
 from hpc_resume.trackers.ledger import merge, read_rows, repeats
 from hpc_resume.trackers.wandb import WandbTracker
-from hpc_resume.trackers.wandb_names import RunFile, Wishes, as_run_id, own_run_id
+from hpc_resume.trackers.wandb_names import RunFile, Wishes, config_changes, name_run
 from hpc_resume.trackers.wandb_service import is_reachable
 from hpc_resume.trackers.wandb_session import wandb_module
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hpc_resume.trackers.ledger import Row
 
 INIT_SECONDS: Final = 30
-FINISH_SECONDS: Final = 5  # wandb-core closes the .wandb file and gives up; measured: back after 5.1
 REVIVE_SECONDS: Final = 2.0
 LAST_TRIES: Final = 8  # at the normal end, where nobody is waiting for the node
 
@@ -48,18 +47,15 @@ class ManagedTracker(WandbTracker):
         self._reachable = True
         self._logging = False
         self._is_shared = self.known.get("shared") is True
+        self._reached = -1  # the last step that the server has, where the ledger does not know
 
     # --- the start ------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """The id on disk, W&B's variables set, wandb.init replaced by one that keeps to them."""
-        record = self.file.whole()
-        name = self.facts.run_key if not self.facts.run_key.isdigit() else f"{record.get('name')}-{self.facts.run_key}"
-        given = as_run_id(self.wishes.run_id) if self.wishes.run_id else ""
-        place, created = self.facts.run_file.parent, str(record.get("created"))
-        self.id = given or self.known.get("id") or own_run_id(name, place, created, os.environ)
-        if given and given != self.wishes.run_id:
-            self.facts.say(f"W&B takes no run id {self.wishes.run_id!r}: it is {given}")
+        self.id = name_run(self.facts, self.wishes, os.environ)
+        if self.wishes.run_id not in ("", self.id):
+            self.facts.say(f"W&B takes no run id {self.wishes.run_id!r}: it is {self.id}")
         if self.known.get("id") != self.id:
             self.known = {}
             self.file.note(id=self.id, project=self.wishes.project, entity=self.wishes.entity, started=False)
@@ -82,7 +78,7 @@ class ManagedTracker(WandbTracker):
             "WANDB_RUN_GROUP": self.wishes.group,
             "WANDB_NAME": self.wishes.name,
             "WANDB_INIT_TIMEOUT": os.environ.get("WANDB_INIT_TIMEOUT", str(INIT_SECONDS)),
-            "WANDB_FINISH_TIMEOUT": os.environ.get("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS)),
+            "WANDB_FINISH_TIMEOUT": os.environ.get("WANDB_FINISH_TIMEOUT", str(int(self.facts.patience))),
         }
         if not self._reachable:
             wanted["WANDB_MODE"] = "offline"
@@ -180,8 +176,11 @@ class ManagedTracker(WandbTracker):
         if rewound or run.offline:
             return
         late = rows[run.starting_step :]
+        if run.starting_step > len(rows):  # somebody else's rows, or a ledger that was lost with its disk
+            self._share()
         if self._is_shared:  # then the numbers are not ours alone, and the summary tells how far the server is
             reached = run.summary.get(self.wishes.step_metric)
+            self._reached = int(reached) if isinstance(reached, int | float) and not rows else -1
             late = [row for row in rows if not isinstance(reached, int | float) or row.step > reached]
             self._next = run.starting_step + len(late)
         for number, row in enumerate(late, start=run.starting_step):
@@ -196,14 +195,18 @@ class ManagedTracker(WandbTracker):
         finally:
             self._logging = False
 
+    def _share(self) -> None:
+        if not self._is_shared:
+            self._is_shared = True
+            self.file.note(shared=True)
+
     def _watch_log(self, run: Any) -> None:
         """Hear of the training's own rows: with those, a row's number is no longer its place in our ledger."""
         original, module = run.log, wandb_module()
 
         def log(*args: Any, **kwargs: Any) -> Any:
-            if not self._logging and not self._is_shared:
-                self._is_shared = True
-                self.file.note(shared=True)
+            if not self._logging:
+                self._share()
             return original(*args, **kwargs)
 
         run.log = log
@@ -212,14 +215,10 @@ class ManagedTracker(WandbTracker):
 
     def _compare(self, config: dict[str, Any]) -> None:
         """A changed value is allowed, and named."""
-        before = self.known.get("config") or {}
         now = {str(name): str(value) for name, value in config.items()}
-        changed = [
-            f"{name} {before[name]} -> {now[name]}" for name in before if now.get(name, before[name]) != before[name]
-        ]
-        if changed:
+        if changed := config_changes(self.known.get("config") or {}, now):
             self.facts.say(f"W&B: the configuration has changed: {', '.join(changed)}")
-        if now != before or not self.known.get("started"):
+        if now != self.known.get("config") or not self.known.get("started"):
             self.known |= {"started": True, "config": now}
             self.file.note(started=True, config=now)
 
@@ -230,6 +229,8 @@ class ManagedTracker(WandbTracker):
         with self.lock:
             if self._repeats[step] > 0:
                 self._repeats[step] -= 1
+                return
+            if step <= self._reached:
                 return
             self.session.look()
             if self.session.run is None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from hpc_resume.trackers import Facts
+
 RESUME_MODES: Final = ("allow", "must", "never", "auto")
 STEP_METRIC: Final = "global_step"
 _ID_LENGTH: Final = 64  # W&B's limit; its client does not check it
@@ -95,6 +97,23 @@ def own_run_id(key: str, place: Path, created: str, variables: Mapping[str, str]
     owner = str(os.getuid())
     told = "\0".join((cluster, owner, str(place), "" if variables.get("SLURM_JOB_ID") else created))
     return as_run_id(f"{key[: _ID_LENGTH - _DIGEST - 1]}-{_digest(told)}")
+
+
+def config_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What has another value than in the attempt before, as `lr 0.1 -> 0.2`."""
+    return [f"{name} {old} -> {now[name]}" for name, old in before.items() if now.get(name, old) != old]
+
+
+def name_run(facts: Facts, wishes: Wishes, variables: Mapping[str, str]) -> str:
+    """The id of this run: the one it was given, the one in run.json, else its own."""
+    file = RunFile(facts.run_file)
+    if wishes.run_id:
+        return as_run_id(wishes.run_id)
+    if known := file.section().get("id"):
+        return str(known)
+    record, key = file.whole(), facts.run_key
+    name = f"{record.get('name')}-{key}" if key.isdigit() else key
+    return own_run_id(name, facts.run_file.parent, str(record.get("created")), variables)
 
 
 def _digest(text: str) -> str:

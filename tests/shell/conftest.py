@@ -50,6 +50,7 @@ DEFAULTS: dict[str, str | int | list[str]] = {
     "HR_RESHARD": 0,
     "HR_CHECKSUMS": 1,
     "HR_WANDB": "",
+    "HR_MIRROR": "",
     "HR_STAGGER_MS": 0,
     "HR_STAGGER_JITTER_MS": 0,
     "HR_STAGGER_WIDTH": 0,

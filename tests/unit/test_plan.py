@@ -54,6 +54,7 @@ def test_the_defaults_of_a_minimal_job():
         "HR_RESHARD": 0,
         "HR_CHECKSUMS": 1,
         "HR_WANDB": "",
+        "HR_MIRROR": "",
         "HR_STAGGER_MS": 0,
         "HR_STAGGER_JITTER_MS": 0,
         "HR_STAGGER_WIDTH": 0,

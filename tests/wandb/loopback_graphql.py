@@ -6,6 +6,8 @@ shows what it needs.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -180,6 +182,66 @@ def run_state(backend: Backend, variables: Variables) -> dict[str, object]:
     entity, project = place(variables)
     run = backend.runs.find(entity, project, text(variables, "run"))
     return {"project": {"run": None if run is None else {"id": run.id, "state": run.state}}}
+
+
+@operation("Run")
+def public_run(backend: Backend, variables: Variables) -> dict[str, object]:
+    """As the public API reads it."""
+    entity, project = place(variables)
+    run = backend.runs.find(entity, project, text(variables, "name"))
+    if run is None:
+        raise NotFoundError(f"run {entity}/{project}/{text(variables, 'name')} not found")
+    nothing = dict.fromkeys(("commit", "heartbeatAt", "systemMetrics"))
+    about = (
+        nothing
+        | bucket_json(run)
+        | {
+            "projectId": "1",
+            "tags": run.tags,
+            "state": run.state,
+            "group": run.group,
+            "jobType": run.job_type,
+            "readOnly": False,
+            "createdAt": "2026-01-01T00:00:00",
+            "notes": run.notes,
+            "summaryMetrics": run.summary,
+            "user": {"name": USER, "username": USER},
+            "historyKeys": None,
+        }
+    )
+    return {"project": {"run": about}}
+
+
+@operation("RunFiles")
+def run_files(backend: Backend, variables: Variables) -> dict[str, object]:
+    """All at once: no second page."""
+    entity, project = place(variables)
+    run = backend.runs.find(entity, project, text(variables, "name"))
+    if run is None:
+        raise NotFoundError("run not found")
+    wanted = variables.get("fileNames") or sorted(run.files)
+    edges = [
+        {"node": _file_json(backend, run, name), "cursor": name}
+        for name in wanted
+        if name in run.files  # type: ignore[union-attr]
+    ]
+    files = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+    return {"project": {"internalId": "1", "run": {"fileCount": len(run.files), "files": files}}}
+
+
+def _file_json(backend: Backend, run: StoredRun, name: str) -> dict[str, object]:
+    url = backend.file_url(run.entity, run.project, run.name, name)
+    digest = base64.b64encode(hashlib.md5(run.files[name]).digest()).decode()
+    return {
+        "id": global_id("File", run.name, name),
+        "name": name,
+        "url": url,
+        "directUrl": url,
+        "sizeBytes": len(run.files[name]),
+        "mimetype": "application/octet-stream",
+        "updatedAt": "2026-01-01T00:00:00",
+        "md5": digest,
+    }
 
 
 @operation("StopRun")

@@ -107,9 +107,7 @@ class ManagedTracker(WandbTracker):
         if self.ours:
             return
         self.ours = True
-        wishes = self.wishes
-        more = {"tags": list(wishes.tags)} if wishes.tags else {}
-        self._begin(**(more | ({"notes": wishes.notes} if wishes.notes else {})))
+        self._begin()
 
     def _begin(self, *args: Any, **kwargs: Any) -> Any:
         """`init` with the run's own name; offline when the server is lost meanwhile. Raises ConfigError for `must`."""
@@ -132,7 +130,8 @@ class ManagedTracker(WandbTracker):
         return run
 
     def _kept_to(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {"resume": self._resume(), "allow_val_change": True} | dict(kwargs)
+        own = {"tags": list(self.wishes.tags) or None, "notes": self.wishes.notes or None}
+        kept = {"resume": self._resume(), "allow_val_change": True} | own | dict(kwargs)
         if "WANDB_SWEEP_ID" not in os.environ:
             kept["id"] = self.id  # under a sweep it is in WANDB_RUN_ID, and given here it is ignored with a warning
         if self.known.get("started"):

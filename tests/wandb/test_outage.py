@@ -10,7 +10,8 @@ from trainings import TRAIN, managed
 from wandb_log import only_log
 
 RUN = {"WANDB_RUN_ID": "net-1", "HPC_RESUME_WANDB": managed(), "WANDB_INIT_TIMEOUT": "5"}
-FAILURES = ("slow", "hanging", "500", "404", "gone")
+LONG = pytest.mark.soak
+FAILURES = ("gone", "hanging", *(pytest.param(mode, marks=LONG) for mode in ("slow", "500", "404")))
 
 
 @pytest.mark.timeout(240)
@@ -35,7 +36,7 @@ def test_a_server_lost_while_training_costs_no_row_and_no_time(server, train, mo
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("mode", ["gone", "hanging", "404"])
+@pytest.mark.parametrize("mode", ["gone", *(pytest.param(mode, marks=LONG) for mode in ("hanging", "404"))])
 def test_a_server_down_for_the_whole_attempt(server, train, mode):
     server.behave(mode)
     first = train("10000", PACE="0.01", **RUN)

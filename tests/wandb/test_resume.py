@@ -21,7 +21,7 @@ TABLE = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("source", ["job.yaml", "WANDB_RESUME"])
+@pytest.mark.parametrize("source", ["job.yaml", pytest.param("WANDB_RESUME", marks=pytest.mark.soak)])
 def test_the_resume_table(server, train, source):
     started = {}
     for resume, exists in TABLE:

@@ -32,9 +32,11 @@ hr::identify() {
   HR_DIRECTORY=$HR_PARENT/$HR_KEY
 }
 
-# Tells whether the run in HR_DIRECTORY is finished, or its newest attempt's launcher still lives on this host.
+# Tells whether the run in HR_DIRECTORY is somebody else's, or finished, or its newest attempt's launcher still lives on
+# this host.
 hr::is_taken() {
   local newest text pid
+  [[ -d $HR_DIRECTORY && ! -O $HR_DIRECTORY ]] && return 0
   [[ -e $HR_DIRECTORY/finished.json ]] && return 0
   hr::newest_attempt
   [[ ! -e $HR_DIRECTORY/attempts/$REPLY/exit.json ]] || return 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from hpc_resume.errors import Problem
@@ -75,8 +76,14 @@ def _environment(source: Source) -> Iterator[Problem]:
 def _secrets(source: Source) -> Iterator[Problem]:
     command = source.data.get("command")
     words = [(("command", index), word) for index, word in enumerate(command)] if isinstance(command, list) else []
+    options = [
+        (("command", index), f"{before} {word}")
+        for index, (before, word) in enumerate(pairwise(command if isinstance(command, list) else ()), 1)
+        if isinstance(before, str) and "=" not in before
+    ]
     texts: list[tuple[KeyPath, object]] = [
         *words,
+        *options,
         (("command",), command),
         (("setup",), source.data.get("setup")),
         (("slurm", "export"), _at(source, ("slurm", "export"))),

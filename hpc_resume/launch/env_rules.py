@@ -18,6 +18,9 @@ _SECRET_NAME: Final = re.compile(rf"(?:.*_)?{_SUSPECT_WORDS}|.*(?:PASSWORD|PASSW
 # none of ours: NAME=$(cat ~/.key), NAME="$OTHER", NAME=.
 _ASSIGNMENT: Final = re.compile(r"(?<![\w-])(--)?([A-Za-z_][\w-]*)=(?!\"?[$`]|''|\"\"|[\s;&|)]|$)")
 
+# The same as two words: --api-key text. Not an option that follows, and nothing that the shell finds out.
+_OPTION: Final = re.compile(r"(?<![\w-])--([A-Za-z_][\w-]*)\s+(?![-<>|&;)]|['\"]?[$`]|''|\"\")\S")
+
 # Language models have tokens of another kind: --eos_token=</s> is no secret.
 _NO_SECRET_OPTION: Final = re.compile(r".*TOKEN", re.IGNORECASE)
 
@@ -52,12 +55,16 @@ def is_secret(name: str) -> bool:
 
 
 def secret_in(text: str) -> str | None:
-    """What to say about a secret written out in `text` as NAME=value, None where there is none."""
+    """What to say about a secret written out in `text`, as NAME=value or --name value; None where there is none."""
     for match in _ASSIGNMENT.finditer(text):
         name = match[2].replace("-", "_")
         if is_secret(name) and not (match[1] and _NO_SECRET_OPTION.fullmatch(name)):
             variable = name.upper() if match[1] else name
             return f"writes out {match[1] or ''}{match[2]}: a secret does not belong in a script. {_remedy(variable)}"
+    for match in _OPTION.finditer(text):
+        name = match[1].replace("-", "_")
+        if is_secret(name) and not _NO_SECRET_OPTION.fullmatch(name):
+            return f"writes out --{match[1]}: a secret does not belong in a script. {_remedy(name.upper())}"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,10 +87,13 @@ def parse_key(name: str, key: str) -> tuple[int, int | None] | None:
     return (int(match[1]), None if match[2] is None else int(match[2])) if match else None
 
 
-def choose(facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool) -> Choice:
+def choose(
+    facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool, others: Collection[int] = ()
+) -> Choice:
     """The newest run that is neither finished nor at work; else, or when `new`, the next number.
 
-    An array is unfinished while any of `tasks` is, also one that never began.
+    An array is unfinished while any of `tasks` is, also one that never began. `others` are numbers that other users
+    have taken in the same place.
     """
     passed_over: list[str] = []
     wanted = frozenset(tasks)
@@ -103,7 +106,7 @@ def choose(facts: Sequence[RunFacts], tasks: Sequence[int | None], *, new: bool)
         if not holder:
             return Choice(number, unfinished, tuple(passed_over))
         passed_over.append(f"local-{number} is at work: {holder}")
-    return Choice(max((run.number for run in facts), default=0) + 1, (), tuple(passed_over))
+    return Choice(max({0, *others, *(run.number for run in facts)}) + 1, (), tuple(passed_over))
 
 
 def choose_named(name: str, facts: Sequence[RunFacts], key: str) -> Choice:

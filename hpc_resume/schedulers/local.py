@@ -54,7 +54,10 @@ def choose_run(job: LocalJob, *, new: bool, wanted: str = "") -> Choice:
         _await_orphans(runs)
     with runs.choosing():
         facts = runs.facts()
-        choice = choose_named(job.name, facts, wanted) if wanted else choose(facts, job.tasks, new=new)
+        if wanted:
+            choice = choose_named(job.name, facts, wanted)
+        else:
+            choice = choose(facts, job.tasks, new=new, others=runs.others())
         runs.claim(choice.number)
     return choice
 

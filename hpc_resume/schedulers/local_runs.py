@@ -84,11 +84,12 @@ class LocalRuns:
         return fields.identity() if fields is not None else None
 
     def facts(self) -> tuple[RunFacts, ...]:
-        """Every run of this name, and those that are claimed and have no directory yet."""
+        """Every run of ours of this name, and those that are claimed and have no directory yet."""
         found = []
+        others = self.others()
         for run in find_runs(self.parent):
             numbers = parse_key(self.name, run.key)
-            if numbers is not None:
+            if numbers is not None and numbers[0] not in others:
                 found.append(self._facts_of(run, *numbers))
         begun = {run.number for run in found}
         for path in self._claims.glob("*.json"):
@@ -96,6 +97,16 @@ class LocalRuns:
             if numbers is not None and numbers[0] not in begun and (holder := self._claimed_by(numbers[0])):
                 found.append(RunFacts(numbers[0], None, False, holder, 0, None, ""))
         return tuple(found)
+
+    def others(self) -> frozenset[int]:
+        """The numbers that other users have taken: a run_dir may be shared, and theirs are closed to us."""
+        taken = set()
+        for path in self.parent.iterdir():
+            numbers = parse_key(self.name, path.name)
+            with contextlib.suppress(FileNotFoundError):
+                if numbers is not None and path.lstat().st_uid != os.geteuid():
+                    taken.add(numbers[0])
+        return frozenset(taken)
 
     def orphans(self) -> tuple[RunDir, ...]:
         """Runs whose batch shell still ends an attempt of a scheduler that is gone."""

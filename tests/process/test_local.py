@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,20 @@ def test_a_finished_run_is_not_continued_and_new_begins_another(project: Project
     missing = project.call("run", "--resume", "m-local-9")
     assert missing.returncode == 1
     assert "there are m-local-1, m-local-2, m-local-3" in missing.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_in_a_shared_run_dir_the_runs_of_another_user_are_passed_over(project: Project) -> None:
+    """Theirs are closed to us, unfinished ones too: the number is taken, and nothing of them is touched."""
+    project.write(command="exit 3")
+    project.call("run")
+    shutil.copytree(project.directory / "runs/m-local-1", project.directory / "runs/m-local-2")
+    os.chown(project.directory / "runs/m-local-2", 12345, -1)
+    assert "continuing m-local-1, attempt 2" in project.call("run").stderr
+    assert "beginning m-local-3" in project.call("run", "--new").stderr
+    assert not (project.directory / "runs/m-local-2/attempts/0002").exists()
+    named = project.call("run", "--resume", "m-local-2")
+    assert (named.returncode, "no local run m-local-2; there are m-local-1, m-local-3" in named.stderr) == (1, True)
 
 
 def test_two_that_start_together_get_two_runs(project: Project) -> None:

@@ -216,6 +216,16 @@ def test_a_run_directory_that_is_a_link_is_refused(job: Job, name: str) -> None:
     assert list((job.directory / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_plain_start_passes_over_the_run_of_another_user(job: Job) -> None:
+    job.write(HR_COMMAND=["true"])
+    (job.directory / "runs/job-local-1").mkdir(parents=True)
+    os.chown(job.directory / "runs/job-local-1", 12345, -1)
+    assert job.run().returncode == 0
+    assert (job.directory / "runs/job-local-2/finished.json").exists()
+    assert list((job.directory / "runs/job-local-1").iterdir()) == []
+
+
 def test_directories_are_private(job: Job) -> None:
     job.write()
     job.run()

@@ -68,6 +68,8 @@ def test_a_variable_that_is_not_the_persons_to_set_is_refused_with_the_reason(na
         "ALL,WANDB_API_KEY=abc",
         "env AWS_SECRET_ACCESS_KEY=zzz python",
         "python train.py --api-key=abc",
+        "python train.py --api-key abc --lr 1",
+        "python train.py --wandb_api_key 'abc'",
         "python train.py --db_password=abc",
     ],
 )
@@ -84,6 +86,9 @@ def test_a_secret_written_out_in_a_text_is_found(text):
         "HF_TOKEN= python",
         "python --eos_token=</s>",
         "python --api-key=$KEY",
+        'python --api-key "$KEY"',
+        "python --password --lr 1",
+        "python --eos-token x --max-tokens 5 --token-dim 3",
         "A=1",
     ],
 )
@@ -94,7 +99,7 @@ def test_a_secret_that_the_shell_finds_out_is_left_alone(text):
 def test_no_place_of_a_job_yaml_takes_a_secret():
     text = """\
 name: a
-command: [env, HF_TOKEN=x, python]
+command: [env, HF_TOKEN=x, python, --api-key, x]
 setup: export WANDB_API_KEY=x
 env: {GITHUB_TOKEN: x}
 slurm: {export: "ALL,MY_SECRET=x"}
@@ -103,6 +108,7 @@ slurm: {export: "ALL,MY_SECRET=x"}
         job_of(parse(text.encode(), "job.yaml"))
     assert [problem.key for problem in error.value.problems] == [
         "command[1]",
+        "command[4]",
         "setup",
         "env.GITHUB_TOKEN",
         "slurm.export",

@@ -1,4 +1,4 @@
-"""README is run, not believed: its first job, its job.yaml, its tables, and what it says is refused."""
+"""README is run, not believed: its first job, its job.yaml, and its tables."""
 
 from __future__ import annotations
 

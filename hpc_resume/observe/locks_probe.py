@@ -128,7 +128,7 @@ def together(directory: Path, name: str, rank: int, count: int) -> Together | No
         _meet(place, "claimed", rank, count)
         seen = _flash(place, rank, count)
         write_atomic(place / f"seen.{rank}", f"{host_name()} {seen}".encode())
-        _meet(place, "seen", rank, count)
+        _meet(place, "told", rank, count)
         return _judge(place, count) if rank == 0 else None
     finally:
         if rank == 0:

@@ -61,8 +61,9 @@ class Recorder:
         if threading.current_thread() is not threading.main_thread():
             raise UsageError(
                 "a run must start in the main thread, since only there can Python receive the warning. Under"
-                " wandb.agent(function=...) the function runs in a thread: start `wandb agent SWEEP` with a script"
-                " instead, or open the run (`with hpc_resume.Run()`) in the main thread and train in it"
+                " wandb.agent(function=...) the function runs in a thread: name a script as `program` in the"
+                " sweep and start `hpc-resume agent entity/project/id`, or open the run (`with hpc_resume.Run()`)"
+                " in the main thread and train in it"
             )
         wanted = [signum for signum in dict.fromkeys(signums) if signum not in self._previous]
         for signum in wanted:

@@ -59,6 +59,7 @@ class Fleet:
     more: int = 4  # interruptions at any moment, besides the first of each run
     job: str = ""
     interruptions: list[str] = field(default_factory=list)
+    interrupted: set[str] = field(default_factory=set)
 
     @property
     def runs(self) -> Path:
@@ -92,11 +93,13 @@ class Fleet:
         tasks = self.tasks()
         fresh = [task for task in tasks if (run := self.in_hand(task)) and len(RunDir(self.runs / run).attempts()) == 1]
         begun = [task for task in fresh if self.steps_done(self.in_hand(task)) > 2]
+        begun = [task for task in begun if self.in_hand(task) not in self.interrupted]
         at_random = self.more > 0 and self.chance.random() < 0.2
         self.more -= at_random
         chosen = begun or (list(tasks) if at_random else [])
         for task in self.chance.sample(chosen, min(len(chosen), self.chance.randint(1, 3))):
             how = self.chance.choice(("preempt", "signal", "preempt"))
+            self.interrupted.add(self.in_hand(task))
             self.interruptions.append(f"{how} {task} {self.in_hand(task)}")
             if how == "signal":
                 self.cluster._run("scancel", "--batch", "--signal=USR1", task)

@@ -1,0 +1,88 @@
+"""The token bucket: nobody twice in a slot, nobody later than the rate demands, and no clock but the file server's."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+
+from hpc_resume.sweeps import bucket
+from hpc_resume.sweeps.bucket import Bucket, Rate, choose
+from hpc_resume.sweeps.decide import Leave, Situation, Take, decide
+
+
+def test_the_first_free_slot_is_taken_and_saved_ones_before_it():
+    chance = random.Random(1)
+    assert choose(100, set(), 1, 1, chance) == 100
+    assert choose(100, {100, 101}, 1, 1, chance) == 102
+    assert choose(100, {100}, 3, 1, chance) == 98
+    assert {choose(100, {101}, 1, 4, chance) for _ in range(100)} == {100, 102, 103, 104}
+
+
+def test_many_at_the_same_moment_each_get_a_slot_of_their_own(tmp_path):
+    children = []
+    for agent in range(60):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                time.time = lambda: 0.0  # its clock does not matter
+                mine = Bucket(tmp_path, Rate(0.5), agent)
+                mine.take()
+                os._exit(min(mine.tries, 99))
+            finally:
+                os._exit(120)
+        children.append(pid)
+    tries = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    assert max(tries) < 40, tries
+    slots = sorted(int(path.name) for path in (tmp_path / "0.5s").iterdir() if path.name.isdigit())
+    assert len(slots) == 60, "each has created a file of its own"
+    assert slots[-1] - slots[0] < 4 * 60, "and nobody waits four times as long as the rate demands"
+
+
+def test_an_agent_alone_starts_at_once_and_again_after_a_rest(tmp_path):
+    alone = Bucket(tmp_path, Rate(30.0), 1)
+    assert alone.take() == 0.0
+    assert 0.0 < alone.take() <= 30.0
+    burst = Bucket(tmp_path / "burst", Rate(30.0, burst=3), 1)
+    assert [burst.take() for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert burst.take() > 0.0
+
+
+def test_without_a_rate_nothing_is_shared_and_nobody_waits(tmp_path):
+    assert Bucket(tmp_path, Rate(0.0), 1).take() == 0.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_jitter_is_by_the_seed(tmp_path):
+    waits = [bucket.by_index(Rate(5.0, jitter=2.0), 3, seed) for seed in (1, 1, 2)]
+    assert waits[0] == waits[1] != waits[2]
+    assert all(15.0 <= wait <= 17.0 for wait in waits)
+
+
+def test_a_warning_ends_the_wait():
+    began = time.monotonic()
+    assert not bucket.wait(60.0, lambda: True)
+    assert time.monotonic() - began < 30.0
+
+
+@pytest.mark.parametrize(
+    ("situation", "step"),
+    [
+        (Situation(), Take(0.0)),
+        (Situation(signals=(10, 15), signum=10), 138),
+        (Situation(state="RUNNING"), Take(0.0)),
+        (Situation(state="PAUSED"), Take(0.0)),
+        (Situation(state="FINISHED"), 0),
+        (Situation(state="CANCELED"), 0),
+        (Situation(signum=10, left=100.0, lead=120.0), 138),
+        (Situation(signum=10, left=121.0, lead=120.0), Take(0.0)),
+        (Situation(failures=3), Take(20.0)),
+        (Situation(failures=10), 75),
+        (Situation(signals=(2,), state="FINISHED"), 130),
+    ],
+)
+def test_what_an_agent_does_next(situation, step):
+    found = decide(situation)
+    assert (found.code if isinstance(found, Leave) else found) == step

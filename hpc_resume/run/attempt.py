@@ -186,7 +186,8 @@ class Attempt:
         self.trackers.finish(ending.code, last_words(self.environment))
         if self._recorder.second is not None:
             self.watchdog.hear(self._recorder.second)
-        self._outcome.write(ending, completed, waited=waited, count=self._recorder.count)
+        more = {"waited": waited, "count": self._recorder.count, "untold": self.trackers.failed}
+        self._outcome.write(ending, completed, **more)
         if not self.environment.rank:
             name = signal.Signals(signum).name
             say(f"stopped by {name} after step {completed}; step {self.saver.published} is where it goes on")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume import contract
 from hpc_resume.durable import write_json
@@ -19,6 +19,10 @@ from hpc_resume.run.rundir import RunDir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+# What the event of an attempt's end says when W&B may not know of it.
+_UNSURE: Final = frozenset({"stuck", "late", "untold"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,14 @@ def read(path: Path) -> Hand | None:
 
 
 def is_settled(hand: Hand, run: RunDir) -> bool:
-    """Whether the training that was started for it has told W&B itself how it ended."""
+    """Whether the training that was started for it has told W&B itself how it ended.
+
+    One that was left by its watchdog, or whose tracker did not answer in time, may not have begun the W&B run at all
+    (seen: warned within its first seconds on a busy node): handing that back twice costs nothing, leaving it a run.
+    """
     if run.finished() is not None:
         return True
     newest = run.newest_attempt()
-    return newest is not None and newest.number > hand.attempts and newest.outcome() is not None
+    if newest is None or newest.number <= hand.attempts or newest.outcome() is None:
+        return False
+    return not any(_UNSURE & event.data.keys() and event.data.get("untold", True) for event in newest.events())

@@ -119,6 +119,11 @@ class Trackers:
         for name, tracker in self._opened.items():
             self._bounded(name, lambda tracker=tracker: tracker.finish(exit_code), seconds)  # type: ignore[misc]
 
+    @property
+    def failed(self) -> list[str]:
+        """Those that raised, or did not answer in time: what they were told may be lost."""
+        return sorted(self._failed)
+
     def _bounded(self, name: str, call: Callable[[], None], seconds: float) -> None:
         failure: list[BaseException] = []
 

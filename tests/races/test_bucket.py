@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
 
 import pytest
 
+from hpc_resume.run.rundir import RunDir
 from hpc_resume.sweeps import bucket
 from hpc_resume.sweeps.bucket import Bucket, Rate, choose
 from hpc_resume.sweeps.decide import Leave, Situation, Take, decide
+from hpc_resume.sweeps.hand import Hand, is_settled
 
 
 def test_the_first_free_slot_is_taken_and_saved_ones_before_it():
@@ -86,3 +89,21 @@ def test_a_warning_ends_the_wait():
 def test_what_an_agent_does_next(situation, step):
     found = decide(situation)
     assert (found.code if isinstance(found, Leave) else found) == step
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "data", "settled"),
+    [
+        (0, {}, True),
+        (0, {"untold": []}, True),
+        (0, {"untold": ["wandb"]}, False),
+        (0, {"stuck": False}, False),
+        (1, {}, False),
+    ],
+)
+def test_a_run_is_handed_back_unless_its_training_has_surely_told_wandb(tmp_path, taken_at, data, settled):
+    attempt = RunDir(tmp_path).attempt(1)
+    attempt.events_dir.mkdir(parents=True)
+    attempt.outcome_file.write_text('{"version": 1, "outcome": "stopped", "step": 0, "signal": "USR1", "code": 138}')
+    attempt.events_file("n1", 7).write_text(json.dumps({"t": 1.0, "event": "stopped"} | data) + "\n")
+    assert is_settled(Hand("abc", taken_at), RunDir(tmp_path)) is settled

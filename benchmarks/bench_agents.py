@@ -16,8 +16,6 @@ from pathlib import Path
 from figures import Figure
 from filelock import FileLock
 
-os.environ["HPC_RESUME_LOCKS"] = "log"
-
 from hpc_resume.run import lease as leases
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.sweeps.bucket import Bucket, Rate
@@ -78,7 +76,16 @@ def fleet(claim: Callable[[Path, int], None], count: int) -> list[float]:
 
 def figures(trials: int = 3) -> list[Figure]:
     """Each fleet in turn with its baseline."""
-    leases.Pulse = NoPulse
+    pulse, leases.Pulse = leases.Pulse, NoPulse
+    os.environ["HPC_RESUME_LOCKS"] = "log"
+    try:
+        return measured(trials)
+    finally:
+        leases.Pulse = pulse
+        del os.environ["HPC_RESUME_LOCKS"]
+
+
+def measured(trials: int) -> list[Figure]:
     found = []
     for count in FLEETS:
         mine = [value for _ in range(trials) for value in fleet(ours, count)]

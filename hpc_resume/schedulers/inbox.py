@@ -18,7 +18,10 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Inbox:
-    """Takes over `numbers` while it is entered; afterwards they are as before. Main thread only."""
+    """Takes over `numbers` while it is entered; afterwards they are as before. Main thread only.
+
+    A SIGHUP that is ignored stays so: `nohup` has been asked to outlive the terminal.
+    """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
         self._numbers = frozenset(numbers)
@@ -30,7 +33,8 @@ class Inbox:
         self._write.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            self._before[number] = signal.signal(number, _note)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, _note)
         return self
 
     def __exit__(

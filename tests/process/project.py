@@ -102,7 +102,8 @@ class Project:
 
     def await_steps(self, number: int, key: str = "m-local-1") -> None:
         """Until the training is past its first steps in this attempt."""
-        poll(lambda: (self.attempt(number, key) / "metrics.jsonl").exists())
+        metrics = self.attempt(number, key) / "metrics.jsonl"
+        poll(lambda: metrics.exists() and metrics.stat().st_size > 0)
 
     def training(self, number: int, key: str = "m-local-1") -> int:
         """The pid of the training, once it is past its first steps in this attempt."""

@@ -212,6 +212,19 @@ def test_two_that_start_together_get_two_runs(project: Project) -> None:
     assert "beginning m-local-2" in words
 
 
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(project: Project) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does, and a child inherits
+    try:
+        process = project.start("run", "--json")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    project.training(1)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=90)
+    assert json.loads(out)["attempts"] == 1, err
+    assert json.loads(out)["decision"] == "finish", err
+
+
 def test_a_run_at_work_is_not_joined(project: Project) -> None:
     project.write(command="sleep 30")
     first = project.start("run")

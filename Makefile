@@ -21,7 +21,7 @@ SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-fast lint bench survival soak slurm clean torch frameworks slurm-packages
+.PHONY: help env demo test test-fast lint bench survival side-by-side soak slurm clean torch frameworks slurm-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -112,11 +112,14 @@ lint: $(VENV)/.made-dev ## types, style and import contracts
 
 bench: torch frameworks slurm-packages ## the figures of README, measured here, and `survival`
 	@$(PY) benchmarks/bench.py
-	$(MAKE) --no-print-directory survival
+	$(MAKE) --no-print-directory survival side-by-side
 
 survival: torch slurm-packages ## what survives which interruption, on a real cluster: benchmarks/survival.md
 	@$(PIP) 'uv>=0.9' || echo "== no uv here: its cells are not played" >&2
 	$(PY) benchmarks/survival.py
+
+side-by-side: torch frameworks slurm-packages ## one model under submitit, Lightning and us: benchmarks/side_by_side.md
+	@$(PY) benchmarks/side_by_side.py
 
 slurm: $(VENV)/.made slurm-packages ## a shell on a real Slurm cluster of its own
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) tests/slurm/cluster.py shell

@@ -1,6 +1,7 @@
 """`hydra/launcher=hpc_resume`: Hydra's submitit launcher with our script. Hydra looks for plugins in this package only.
 
-Its keys are those of `submitit_slurm`, and the sections of job.yaml: requeue, preemption, checkpoint, stagger, env.
+Its keys are those of `submitit_slurm`, and these sections of job.yaml: requeue, preemption, checkpoint, stagger, env,
+wandb.
 A task that is @resumable goes on where it stopped; any other begins again.
 """
 
@@ -22,8 +23,7 @@ with suppress(ImportError):  # without the launcher's package there is nothing t
         def __init__(self, **params: Any) -> None:
             super().__init__(**params)
             timeouts = self.params.pop("max_num_timeout", None)
-            sections = ("requeue", "preemption", "checkpoint", "stagger", "env")
-            for name in sections:
+            for name in ("requeue", "preemption", "checkpoint", "stagger", "env", "wandb"):
                 if not self.params.get(name):
                     self.params.pop(name, None)
             if timeouts is not None:
@@ -41,6 +41,7 @@ with suppress(ImportError):  # without the launcher's package there is nothing t
         checkpoint: dict[str, Any] = field(default_factory=dict)
         stagger: dict[str, Any] = field(default_factory=dict)
         env: dict[str, Any] = field(default_factory=dict)
+        wandb: dict[str, Any] = field(default_factory=dict)
 
     ConfigStore.instance().store(
         group="hydra/launcher", name="hpc_resume", node=HpcResumeQueueConf(), provider="hpc_resume"

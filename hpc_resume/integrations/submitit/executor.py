@@ -28,8 +28,8 @@ parameters.hear()
 class HpcResumeExecutor(SlurmExecutor):
     """As submitit's SlurmExecutor, with hpc_resume's script.
 
-    Its parameters are SlurmExecutor's, and the sections of job.yaml: preemption, requeue, checkpoint, stagger, env.
-    How often a job comes back is `requeue`'s to say; `max_num_timeout` is not used.
+    Its parameters are SlurmExecutor's, and these sections of job.yaml: preemption, requeue, checkpoint, stagger, env,
+    wandb. How often a job comes back is `requeue`'s to say; `max_num_timeout` is not used.
     """
 
     job_class = HpcResumeJob

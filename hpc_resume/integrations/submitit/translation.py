@@ -16,7 +16,7 @@ from hpc_resume.launch.validate import job_of
 from hpc_resume.launch.yaml_source import parse
 
 # Sections of job.yaml that a submitit user can give, as `hpc_resume_requeue={"max": {"timeout": 3}}`.
-SECTIONS: Final = ("preemption", "requeue", "checkpoint", "stagger", "env")
+SECTIONS: Final = ("preemption", "requeue", "checkpoint", "stagger", "env", "wandb")
 
 # What submitit itself names otherwise than sbatch, or means for itself.
 _OWN: Final = frozenset(

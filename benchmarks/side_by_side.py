@@ -126,8 +126,7 @@ class Play:
         wait_for(lambda: log.exists() and len(log.read_text().split()) > WARNED_AFTER, 300, cell.name, interval=0.1)
         node = self.cluster.show(job)["NodeList"]
         before = set(evidence.processes((f"SLURM_JOB_ID={job}\0".encode(),)))
-        self.interrupt(cell, job, node, signal, to_shell=to_shell)
-        began = time.monotonic()
+        began = self.interrupt(cell, job, node, signal, to_shell=to_shell)
         gone = None
         with suppress(AssertionError):
             wait_for(lambda: not any(evidence.start_ticks(pid) for pid in before), PATIENCE, "", interval=0.05)
@@ -153,14 +152,19 @@ class Play:
         words = (str(TRAINING), mode, str(directory), partition)
         return self.cluster.check(sys.executable, *words, cwd=directory).split()[-1]
 
-    def interrupt(self, cell: Cell, job: str, node: str, signal: str, *, to_shell: bool) -> None:
+    def interrupt(self, cell: Cell, job: str, node: str, signal: str, *, to_shell: bool) -> float:
+        """When it was, time.monotonic(): of a grace time, when Slurm shows it, which the board sees within 0.4 s."""
+        began = time.monotonic()
         if cell.interruption == INTERRUPTIONS[0]:
             self.cluster.check("scancel", *(["--batch"] if to_shell else []), f"--signal={signal}", job)
-        else:
-            words = ("-p", "high", "-w", node, "--exclusive", "-o", "/dev/null")
-            self.cluster.sbatch(*words, script="#!/bin/bash\nsleep 0.3\n", cwd=self.directory)
-            with suppress(AssertionError):  # Slurm's decision, as far as it shows one: within the board's 0.4 s
+            return began
+        words = ("-p", "high", "-w", node, "--exclusive", "-o", "/dev/null")
+        self.cluster.sbatch(*words, script="#!/bin/bash\nsleep 0.3\n", cwd=self.directory)
+        if cell.interruption == INTERRUPTIONS[1]:
+            with suppress(AssertionError):
                 wait_for(lambda: self.board.job(job).get("PreemptTime", "None") != "None", 10, "")
+                began = time.monotonic()
+        return began
 
     def result(self, cell: Cell, mode: str, directory: Path, job: str, node: str, gone: float | None) -> Result:
         steps = [int(step) for step in (directory / "executed.log").read_text().split()]
@@ -182,16 +186,20 @@ class Play:
 
 def markdown(results: list[Result], slurm: str) -> str:
     machine = f"Slurm {slurm}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    machine += f", load {os.getloadavg()[2]:.0f}"  # of the last 15 minutes: others may be at work
     peers = ", ".join(f"{name} {version(name)}" for name in ("lightning", "submitit", "torch"))
     rows = "\n".join(result.row() for result in results)
     return f"""# Side by side, in one run of `make side-by-side`
 
 {machine}; {peers}. A small network, {STEPS} steps of 50 ms, no random numbers after its start; interrupted once, after
-{WARNED_AFTER} steps. Lost: steps executed again. Gone: seconds from the signal, or from Slurm's decision to preempt,
-until no process of that attempt was left, batch shell and all; {GRACE} s of grace and KillWait (5 s here) are the most.
-Much of it is Python's own end: with PyTorch loaded it takes 1 to 3 s on this machine, whoever saves. Final state: against the uninterrupted run of the same training, bit for bit. Every contender as its
-documentation says: the state in the callable for submitit, `SLURMEnvironment(auto_requeue=True)` under srun for
-Lightning; neither saves but at the warning, and ours every 15 minutes, which is later than the end here.
+{WARNED_AFTER} steps. Lost: steps executed again. Gone: seconds from the signal, from the beginning of the grace time,
+or from the submission of the job that preempts at once, until no process of that attempt was left, batch shell and all;
+{GRACE} s of grace and KillWait (5 s here) are the most. Much of it is Python's own end: with PyTorch loaded it takes 1
+to 3 s on this machine, whoever saves.
+
+Final state: against the uninterrupted run of the same training, bit for bit. Every contender is used as its
+documentation says: for submitit the state is in the callable; Lightning has `SLURMEnvironment(auto_requeue=True)` and
+is started by srun. None saves but at the warning: ours every 15 minutes, which is later than the end here.
 
 | interruption | | steps lost | seconds to gone | nodes drained | final state |
 |---|---|---|---|---|---|

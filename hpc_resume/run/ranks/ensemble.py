@@ -95,6 +95,8 @@ class Ensemble:
         """The deadline counts from here, also where only another rank was signalled."""
         self._watchdog.hear(Received(signum, time.monotonic()))
         self._watchdog.wake()
+        if self.member.order.phase is Phase.GO:
+            self._guard.note("agreed", step=self.member.order.step)
 
     def break_up(self, order: Order) -> None:
         """Leave in a moment, unless the main thread does."""

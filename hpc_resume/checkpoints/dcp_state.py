@@ -87,6 +87,29 @@ def read(path: Path, present: Callable[[], object]) -> object:
     return join(json_state.decode((path / _REST).read_bytes()), lambda leaf: target[leaf.name])
 
 
+def present(source: Any) -> object:
+    """The state of `source` as a pattern for the load: an optimizer of sharded parameters gets its state first.
+
+    Before its first step it has none, and what was sharded would come back whole. A step of zero gradients with a
+    learning rate of zero changes no parameter; what it leaves in the state is overwritten by the load.
+    """
+    groups = getattr(source, "param_groups", None)
+    params = [param for group in groups for param in group["params"]] if isinstance(groups, list) else []
+    if any(type(param.data).__name__ == "DTensor" for param in params) and not source.state_dict()["state"]:
+        import torch  # noqa: PLC0415 - as above
+
+        rates = [group["lr"] for group in groups or ()]
+        for param in params:
+            param.grad = torch.zeros_like(param) if param.requires_grad else None
+        for group in groups or ():
+            group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group["lr"], torch.Tensor) else 0.0
+        source.step()
+        for group, rate in zip(groups or (), rates, strict=True):
+            group["lr"] = rate
+        source.zero_grad(set_to_none=True)
+    return source.state_dict()
+
+
 def _room(entry: Any, present: Any) -> Any:
     """An empty tensor for what is stored, laid out over the ranks as `present` is."""
     import torch  # noqa: PLC0415 - as above

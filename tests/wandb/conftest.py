@@ -16,6 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("wandb")
+            if item.get_closest_marker("timeout") is None:  # two clients in turn, on a machine with no time to spare
+                item.add_marker(pytest.mark.timeout(240))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def describe(
     """
     paths: list[Path] = []
     parents: list[Path] = []
-    for parent, names, files in os.walk(directory, topdown=False, onerror=_raise):
+    for parent, names, files in os.walk(directory, topdown=False, onerror=stop_at):
         paths += [Path(parent, name) for name in files]
         parents.append(Path(parent))
         if any(Path(parent, name).is_symlink() for name in names):
@@ -191,7 +191,7 @@ def _parse(record: Mapping[str, object]) -> Manifest:
     return Manifest(step, attempt, created, components, files, generation, world_size, versions)
 
 
-def _raise(error: OSError) -> None:
+def stop_at(error: OSError) -> None:
     """os.walk would pass over a directory that it cannot read: its files would be published without a sum."""
     raise error
 

@@ -18,11 +18,11 @@ from hpc_resume.checkpoints import manifest
 from hpc_resume.checkpoints.manifest import StoredFile
 from hpc_resume.checkpoints.sums import sum_files
 from hpc_resume.contract import FORMAT_VERSION
-from hpc_resume.durable import sync_directory, write_new
+from hpc_resume.durable import read_plain, sync_directory, write_new
 from hpc_resume.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from hpc_resume.checkpoints.drafts import Draft
     from hpc_resume.checkpoints.manifest import Manifest
@@ -62,7 +62,7 @@ def finish(draft: Draft, rank: int) -> None:
     """Make durable what `rank` has written into `draft`, and describe it. Raises OSError, CheckpointError."""
     directory = draft.directory
     own = directory / rank_directory(rank)
-    paths = [Path(parent, name) for parent, _, names in os.walk(own) for name in names]
+    paths = [Path(parent, name) for parent, _, names in _walk(own) for name in names]
     paths += sorted(directory.glob(_COLLECTIVE.format(rank=rank)))
     for path in paths:
         if path.is_symlink():
@@ -103,9 +103,14 @@ def gather(draft: Draft, size: int) -> None:
         path.unlink()
 
 
+def _walk(own: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Nothing for a rank that keeps nothing of its own."""
+    return os.walk(own, onerror=manifest.stop_at) if own.is_dir() else iter(())
+
+
 def _read(path: Path, rank: int) -> Mapping[str, Any]:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
         record = dict(json.loads(data))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: the part of rank {rank} is missing ({error}); nothing is published") from error

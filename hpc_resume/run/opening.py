@@ -82,7 +82,7 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
     attempt = environment.attempt or 1
     attempt_dir = AttemptDir(environment.attempt_dir) if environment.attempt_dir else run_dir.attempt(attempt)
     try:
-        _check_owner(directory)
+        check_owner(directory)
         _make_attempt_directories(attempt_dir)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -93,7 +93,7 @@ def _join(environment: Environment, directory: Path | None) -> Opening:
 def _take_named(run_dir: RunDir, own: int | None, claimant: Claimant) -> tuple[RunDir, Lease]:
     try:
         run_dir.path.mkdir(DIR_MODE, parents=True, exist_ok=True)
-        _check_owner(run_dir.path)
+        check_owner(run_dir.path)
         _leave_if_finished(run_dir)
         lease = _take_from_who_leaves(run_dir, own, claimant)
     except OSError as error:
@@ -150,7 +150,7 @@ def _take_newest(script: str, claimant: Claimant) -> tuple[RunDir, Lease]:
 def _take_unfinished(run_dir: RunDir, claimant: Claimant) -> Lease | None:
     if run_dir.finished() is not None or not run_dir.path.is_dir():
         return None
-    _check_owner(run_dir.path)
+    check_owner(run_dir.path)
     lease = leases.take(run_dir, claimant, say)
     if lease is None:
         say(f"{short_path(run_dir.path)} is in use by {_holder(run_dir, None)}")
@@ -248,7 +248,8 @@ def _leave_if_finished(run_dir: RunDir) -> None:
         raise AlreadyFinished
 
 
-def _check_owner(path: Path) -> None:
+def check_owner(path: Path) -> None:
+    """Raises RunStateError for a directory of somebody else, OSError for one that is not there."""
     owner = path.stat().st_uid
     if owner != os.geteuid():
         raise RunStateError(

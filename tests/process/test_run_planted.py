@@ -129,7 +129,7 @@ def test_neither_side_uses_the_other_ones_run(run, tmp_path):
                 env=env,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=90,
                 check=False,
             )
             assert done.returncode == 78, done.stderr

@@ -143,6 +143,7 @@ def test_a_start_that_will_be_refused_and_a_lost_batch_shell_are_explained(proje
 
     job, run = project.submit(100_000)
     await_steps(run, 1)
+    cluster.check("scancel", "-s", "KILL", f"{job}.0")  # the sentinel, which would decide in its place
     cluster.check("scancel", "-b", "-s", "KILL", job)
     cluster.wait_state(job, "FAILED", "CANCELLED", seconds=30)
     found = answer(project, "explain", job)

@@ -117,6 +117,7 @@ def test_no_slurm_here_says_what_to_do(cli, job_yaml, tmp_path):
 
 
 def test_a_run_goes_on_in_a_new_job_and_only_once(cli, cluster, job_yaml):
+    cluster.set_kill_wait(30)  # a busy machine has time to write the last word
     path = job_yaml()
     job, run = submit(cli, path)
     await_attempt(run)
@@ -135,7 +136,7 @@ def test_a_run_goes_on_in_a_new_job_and_only_once(cli, cluster, job_yaml):
     code, _, err = cli("cancel", run.name, cwd=path.parent)
     assert (code, err.strip()) == (0, f"{run.name}: cancelled job {again}")
     cluster.wait_state(again, "CANCELLED", seconds=20)
-    wait_for((run / "attempts/0002/exit.json").exists, 10, "the last word")
+    wait_for((run / "attempts/0002/exit.json").exists, 30, "the last word")
     assert json.loads((run / "attempts/0002/exit.json").read_text())["cause"] == "cancelled"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpc_resume import contract
 from hpc_resume.errors import ConfigError, HpcResumeError, RankLostError, UsageError
 from hpc_resume.run.ending import AlreadyFinished, Stopped, describe
+from hpc_resume.run.opening import check_owner
 from hpc_resume.run.ranks import member as members
 from hpc_resume.run.ranks.chair import Chair
 from hpc_resume.run.ranks.ensemble import Ensemble
@@ -143,8 +144,11 @@ class Meeting:
         """Ask, while rank 0 is not there, whether there is any use in waiting for it."""
         if self._recorder.first is not None:
             raise Stopped(self._recorder.first.signum, 0)
-        if self._run_dir is not None and RunDir(self._run_dir).finished() is not None:
-            raise AlreadyFinished
+        if self._run_dir is not None:
+            with contextlib.suppress(FileNotFoundError):  # rank 0 makes it
+                check_owner(self._run_dir)  # before its invitation is read: another user's is none
+            if RunDir(self._run_dir).finished() is not None:
+                raise AlreadyFinished
         for left in departures(self._place.departures) if self._place.departures is not None else ():
             if left.signum:
                 raise Stopped(left.signum, 0)

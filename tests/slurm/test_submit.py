@@ -117,7 +117,7 @@ def test_no_slurm_here_says_what_to_do(cli, job_yaml, tmp_path):
 
 
 def test_a_run_goes_on_in_a_new_job_and_only_once(cli, cluster, job_yaml):
-    cluster.set_kill_wait(30)  # a busy machine has time to write the last word
+    cluster.set_kill_wait(12)  # a busy machine has time to write the last word
     path = job_yaml()
     job, run = submit(cli, path)
     await_attempt(run)

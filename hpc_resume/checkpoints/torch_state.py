@@ -48,6 +48,16 @@ def write(path: Path, prepared: object) -> None:
     """Write to a new file. Raises OSError for the disk's errors, which torch would report as RuntimeError."""
     import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
 
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        try:
+            with _pinned():
+                return _write(torch, path, prepared)
+        except RuntimeError:  # no memory can be pinned here, say: a save that is slow is better than none
+            path.unlink(missing_ok=True)
+    return _write(torch, path, prepared)
+
+
+def _write(torch: Any, path: Path, prepared: object) -> None:
     with Sink(path) as sink, _unsummed(torch):
         try:
             torch.save(prepared, sink)
@@ -55,6 +65,22 @@ def write(path: Path, prepared: object) -> None:
             if sink.error is not None:
                 raise sink.error from error
             raise
+
+
+@contextmanager
+def _pinned() -> Iterator[None]:
+    """What is on a GPU comes through pinned memory, one tensor at a time: tensor.cpu() goes through fresh pages."""
+    try:
+        from torch.utils.serialization import config  # noqa: PLC0415 - since 2.6
+
+        known = hasattr(config.save, "use_pinned_memory_for_d2h")  # since 2.7
+    except (ImportError, AttributeError):
+        known = False
+    if not known:
+        yield
+        return
+    with config.patch({"save.use_pinned_memory_for_d2h": True}):
+        yield
 
 
 @contextmanager

@@ -73,14 +73,12 @@ def _pinned() -> Iterator[None]:
     try:
         from torch.utils.serialization import config  # noqa: PLC0415 - since 2.6
 
-        known = hasattr(config.save, "use_pinned_memory_for_d2h")  # since 2.7
+        config.save.use_pinned_memory_for_d2h  # noqa: B018 - since 2.7
     except (ImportError, AttributeError):
-        known = False
-    if not known:
         yield
-        return
-    with config.patch({"save.use_pinned_memory_for_d2h": True}):
-        yield
+    else:
+        with config.patch({"save.use_pinned_memory_for_d2h": True}):
+            yield
 
 
 @contextmanager

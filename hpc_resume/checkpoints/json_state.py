@@ -2,7 +2,8 @@
 
 JSON's own forms for what JSON can hold; `{"$tuple": [...]}` and the like for the rest of plain Python. Rejected:
 pickle, because a checkpoint on a shared file system would run whatever somebody put there. Exact types only: a
-subclass would come back as its base and pass unnoticed. Not kept: that two places held the same list.
+subclass would come back as its base and pass unnoticed. NumPy's scalars, which schedules make learning rates of, are
+`{"$numpy": [type, bytes]}`; its arrays have a format of their own. Not kept: that two places held the same list.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from hpc_resume.checkpoints.numpy_inside import scalar_of, scalar_text
 from hpc_resume.checkpoints.split import Leaf
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.durable import write_new
@@ -73,6 +75,8 @@ def _encode(value: Any, place: str) -> object:
         return _encode_dict(value, place)
     encoder = _ENCODERS.get(kind)
     if encoder is None:
+        if (text := scalar_text(value)) is not None:
+            return {"$numpy": text}
         raise UnfitError(place, f"is a {kind.__module__}.{kind.__qualname__}")
     tag, encode = encoder
     return {tag: encode(value, place)}
@@ -163,6 +167,7 @@ _DECODERS: Final[dict[str, Callable[[Any], object]]] = {
     "$bytearray": bytearray.fromhex,
     "$complex": lambda payload: complex(*struct.unpack(">dd", bytes.fromhex(payload))),
     "$ordered": lambda payload: OrderedDict(_decode_pairs(payload)),
+    "$numpy": scalar_of,
     "$leaf": lambda payload: Leaf(*_decode_items(payload)),
     "$counter": lambda payload: Counter(dict(_decode_pairs(payload))),
 }

@@ -39,7 +39,10 @@ class Arena:
         if kind in _AS_THEY_ARE:
             return value
         if kind in (dict, OrderedDict, Counter):
-            return kind({key: self._copy(item) for key, item in value.items()})
+            copied = kind({key: self._copy(item) for key, item in value.items()})
+            if kind is OrderedDict and vars(value):  # a module's state has its versions there, as `_metadata`
+                vars(copied).update(self._copy(vars(value)))
+            return copied
         if kind in (list, tuple):
             return kind([self._copy(item) for item in value])
         if kind in (set, frozenset, bytearray):

@@ -1,6 +1,7 @@
 """State dictionaries with tensors through torch.save, loaded with weights_only=True: nothing in the file is executed.
 
 What weights_only would refuse at load is refused here before it is saved: a checkpoint that cannot be loaded is none.
+NumPy's values, which it would refuse, go as tensors (numpy_inside): schedules often make learning rates of them.
 Tensors come back on the CPU; load_state_dict copies them to where the module is.
 """
 
@@ -11,6 +12,7 @@ from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from hpc_resume.checkpoints.numpy_inside import put_back, take_out, with_tensors
 from hpc_resume.checkpoints.sink import Sink
 from hpc_resume.checkpoints.unfit import UnfitError
 from hpc_resume.errors import RunStateError
@@ -33,15 +35,16 @@ def available() -> bool:
 
 
 def prepare(state: object) -> object:
-    """The state itself. Raises UnfitError, naming the place, for a value that weights_only would refuse at load."""
+    """The state, NumPy's values as tensors. Raises UnfitError, naming the place, for what weights_only would refuse."""
     import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
 
     exact = _PLAIN | {torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device}
     try:
-        _check(state, "", exact)
+        rest, arrays = take_out(state)
+        _check(rest, "", exact)
     except RecursionError as error:
         raise UnfitError("", "nested too deeply, or it holds itself") from error
-    return state
+    return with_tensors(rest, arrays)
 
 
 def write(path: Path, prepared: object) -> None:
@@ -102,7 +105,7 @@ def read(path: Path, present: Callable[[], object]) -> object:  # noqa: ARG001 -
         import torch  # noqa: PLC0415 - imported by the training, or needed for its checkpoint
     except ImportError as error:
         raise RunStateError(f"{path} was saved by torch, which is not here ({error}); pip install torch") from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return put_back(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _check(value: Any, place: str, exact: frozenset[type]) -> None:

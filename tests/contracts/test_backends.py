@@ -15,6 +15,7 @@ import pytest
 
 from hpc_resume.checkpoints import formats
 from hpc_resume.checkpoints.callables import CallablesComponent
+from hpc_resume.checkpoints.snapshot import Arena
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, RunStateError, UsageError
@@ -299,6 +300,77 @@ def test_arrays_of_numpy_come_back_as_they_were(tmp_path):
     for bad in (np.array([object()]), np.ma.masked_array([1])):
         with pytest.raises(UsageError, match=r"numpy: state\['bad'\] is a numpy"):
             StateComponent(Box({"bad": bad})).check("part")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", TENSORS)
+def test_scalars_of_numpy_beside_tensors_come_back_with_their_type(name, tmp_path):
+    """A schedule that calls np.cos leaves its learning rate in the optimizer's state."""
+    torch = import_torch()
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + np.cos(step / 9)))
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    assert type(optimizer.param_groups[0]["lr"]) is np.float64, "this test wants what such a schedule leaves"
+    scalars = {"best": np.float32(0.1), "n": np.int64(7), "yes": np.bool_(True), "when": np.datetime64("2020-01-01")}
+    box = Box(scalars | {"text": np.str_("é"), "inf": [np.float64("-inf")], "weight": torch.ones(1)})
+    expected, rate = dict(box.state), optimizer.param_groups[0]["lr"]
+    for part, kept in (("optimizer", optimizer), ("box", box)):
+        component = StateComponent(kept, None if name == "torch" else name)
+        component.check(part)
+        assert component.save(tmp_path, part) == name
+        component.load(tmp_path, part, name)
+    assert type(optimizer.param_groups[0]["lr"]) is np.float64
+    assert optimizer.param_groups[0]["lr"] == rate
+    assert {key: type(value) for key, value in box.state.items()} == {k: type(v) for k, v in expected.items()}
+    assert box.state == expected
+
+
+@pytest.mark.torch
+def test_arrays_of_numpy_beside_tensors_come_back_as_they_were(tmp_path):
+    torch = import_torch()
+    frozen = np.arange(3)
+    frozen.flags.writeable = False
+    arrays = {
+        "order": np.random.default_rng(1).permutation(9),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "row": np.arange(20).reshape(4, 5)[:, 2],
+        "zero-d": np.array(7, ">i2"),
+        "empty": np.zeros((0, 4)),
+        "pairs": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        "frozen": frozen,
+    }
+    box = Box({"generator": torch.get_rng_state(), "nested": [({3: arrays["row"]},)], "none": None} | arrays)
+    component = StateComponent(box)
+    component.check("box")
+    later = component.freeze("box", Arena().copy)
+    arrays["order"][:] = 0
+    assert later(tmp_path, "box") == "torch"
+    loaded = torch.load(tmp_path / "box.pt", weights_only=True)
+    assert torch.equal(loaded["state"]["generator"], box.state["generator"])
+    component.load(tmp_path, "box", "torch")
+    arrays["order"] = np.random.default_rng(1).permutation(9)
+    for name, array in arrays.items():
+        back = box.state[name]
+        assert type(back) is np.ndarray
+        assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes()), name
+    assert box.state["fortran"].flags.f_contiguous
+    assert box.state["nested"][0][0][3].tolist() == [2, 7, 12, 17]
+    assert box.state["none"] is None
+    for bad in (np.array([object()]), np.ma.masked_array([1])):
+        with pytest.raises(UsageError, match=r"torch: state\['bad'\]\[0\] is a numpy"):
+            StateComponent(Box({"bad": [bad], "tensor": torch.ones(1), "good": np.ones(1)})).check("part")
+
+
+@pytest.mark.torch
+def test_the_versions_of_a_modules_state_are_kept_also_from_a_snapshot(tmp_path):
+    torch = import_torch()
+    model = torch.nn.BatchNorm1d(2)
+    StateComponent(model).freeze("model", Arena().copy)(tmp_path, "model")
+    saved = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert saved._metadata == model.state_dict()._metadata
+    assert saved._metadata[""]["version"] == 2
 
 
 @pytest.mark.torch

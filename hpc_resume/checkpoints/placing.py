@@ -12,15 +12,14 @@ import errno
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from hpc_resume.checkpoints import layout
 from hpc_resume.contract import MANIFEST_FILE
 from hpc_resume.durable import DIR_MODE, FILE_MODE, sync_directory
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+_NAME_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EPERM)
 
 
@@ -116,6 +115,18 @@ class ByRename:
         directory.rename(trash)
         shutil.rmtree(trash)
 
+    def move(self, directory: Path, place: Path) -> bool:
+        """Give `directory` another name; False where that is taken."""
+        if os.path.lexists(place):  # a rename replaces an empty directory, and a file
+            return False
+        try:
+            directory.rename(place)
+        except OSError as error:
+            if error.errno not in _NAME_TAKEN:
+                raise
+            return False
+        return True
+
 
 class ByManifest:
     """Written under its final name, marked; the manifest makes it a checkpoint."""
@@ -153,6 +164,30 @@ class ByManifest:
                 path.unlink()
         mark.unlink()
         directory.rmdir()
+
+    def move(self, directory: Path, place: Path) -> bool:
+        """File by file, since directories keep their names here, the manifest last; False where `place` is taken."""
+        if os.path.lexists(place):
+            return False
+        if directory.is_symlink() or not directory.is_dir():
+            directory.rename(place)
+            return True
+        try:
+            place.mkdir(DIR_MODE)
+        except FileExistsError:
+            return False
+        made = directory / MANIFEST_FILE
+        for parent, names, files in os.walk(directory):
+            below = place / Path(parent).relative_to(directory)
+            for path in (Path(parent, name) for name in [*names, *files]):
+                if path.is_dir() and not path.is_symlink():
+                    (below / path.name).mkdir(DIR_MODE)
+                elif path != made:
+                    path.rename(below / path.name)
+        if os.path.lexists(made):
+            made.rename(place / MANIFEST_FILE)
+        shutil.rmtree(directory)  # nothing but directories
+        return True
 
     def _mark(self, directory: Path) -> None:
         _write(directory / layout.uncommitted_name(self._generation), b"")

@@ -10,11 +10,11 @@ removal; what slips through between is void by its generation (generations).
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints import Component, layout, manifest
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MUST_VERIFY: Final = 2  # the newest may turn out unreadable on the next node
-_NAME_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ class Store:
             self._check_generation()
             while self._wrecks:
                 shutil.rmtree(self._wrecks.pop(), ignore_errors=True)
-            placing = self._placing = self._placing or self._choose_placing()
+            placing = self._placed()
             if isinstance(placing, ByManifest):
                 self._make_way(step)
             return Draft(step, placing.begin(step))
@@ -233,9 +232,12 @@ class Store:
 
     # --- the parts ------------------------------------------------------------------------------------------------
 
-    def _choose_placing(self) -> Placing:
-        trusted = probe(self._root).atomic
-        return ByRename(self._root, self._generation) if trusted else ByManifest(self._root, self._generation)
+    def _placed(self) -> Placing:
+        """How directories get their names here, found out when it is needed first. Raises OSError."""
+        if self._placing is None:
+            kind = ByRename if probe(self._root).atomic else ByManifest
+            self._placing = kind(self._root, self._generation)
+        return self._placing
 
     def _make_way(self, step: int) -> None:
         """Free the final name: who is there did not verify, or is void, or this step would not be saved again."""
@@ -246,20 +248,12 @@ class Store:
                 continue
             aside = self._aside(step, final)
             if _generation_of(aside) > self._generation:  # published between our look at the log and now
-                aside.rename(final)
+                self._placed().move(aside, final)
                 raise self._held(_generation_of(final))
 
     def _aside(self, step: int, directory: Path) -> Path:
-        number = 1
-        while True:
-            place = self._root / layout.broken_name(step, number)
-            try:
-                if not os.path.lexists(place):  # a rename replaces an empty directory, and a file
-                    return directory.rename(place)
-            except OSError as error:
-                if error.errno not in _NAME_TAKEN:
-                    raise
-            number += 1
+        places = (self._root / layout.broken_name(step, number) for number in count(1))
+        return next(place for place in places if self._placed().move(directory, place))
 
     def _follow_up(self, step: int) -> list[str]:
         """`latest`, and the older ones: a disk that fails now is a warning, since `step` itself is published."""

@@ -11,12 +11,13 @@ import threading
 import pytest
 
 from hpc_resume.checkpoints import manifest, placing
+from hpc_resume.checkpoints.callables import CallablesComponent
 from hpc_resume.checkpoints.generations import Fences, Generations
 from hpc_resume.checkpoints.placing import ByManifest, ByRename, probe
 from hpc_resume.checkpoints.state_dict import StateComponent
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.errors import CheckpointError, RunHeldError
-from hpc_resume.observe.checkpoints import listing
+from hpc_resume.observe.checkpoints import listing, prune
 from hpc_resume.run.rundir import RunDir
 
 
@@ -271,6 +272,48 @@ def test_without_a_rename_the_manifest_is_the_commit(tmp_path, monkeypatch, take
     assert reader(tmp_path).load().skipped == ()
     take_over().clear_leftovers()
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
+
+
+def test_without_a_rename_a_broken_one_is_set_aside_all_the_same_and_its_step_saved_again(
+    tmp_path, monkeypatch, take_over
+):
+    monkeypatch.setattr("pathlib.Path.rename", refuse_rename)
+    files = CallablesComponent(lambda to: [(to / "deep").mkdir(), (to / "deep" / "file").write_text("x")], print)
+    store = take_over()
+    for step in (10, 20, 30):
+        store.publish(step, {"state": StateComponent(State(step)), "files": files})
+    for step in (20, 30):
+        (tmp_path / "checkpoints" / f"step-000000{step}" / "state.json").write_text("{}")
+    loaded = reader(tmp_path).load()
+    assert (loaded.newest, len(loaded.skipped)) == (None, 2)
+    store = take_over()
+    aside = store.set_aside(loaded.skipped[0])
+    assert aside.name == "step-00000030.broken-1"
+    assert sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*")) == [
+        "broken.txt", "files", "files/deep", "files/deep/file", "manifest.json", "state.json",
+    ]  # fmt: skip
+    assert publish(store, 20).warnings == ()  # this one is still in its place
+    assert reader(tmp_path).load().newest.step == 20
+    assert names(tmp_path) == ["step-00000020", "step-00000020.broken-1", "step-00000030.broken-1"]
+    assert {row.state for row in prune(RunDir(tmp_path), 2)[1]} == {"broken"}
+    assert names(tmp_path) == ["step-00000020"]
+
+
+def test_without_a_rename_a_successors_checkpoint_of_the_same_step_is_put_back(tmp_path, monkeypatch, take_over):
+    monkeypatch.setattr("pathlib.Path.rename", refuse_rename)
+    old = take_over()
+    publish(old, 100)
+
+    def resume():
+        publish(take_over(), 400)
+
+    stopped_before(old, "begin", resume, monkeypatch, error=CheckpointError)
+    monkeypatch.setattr(old, "_check_generation", lambda: None)  # it looked at the log right before
+    with pytest.raises(RunHeldError):
+        publish(old, 400)
+    found = reader(tmp_path).load()
+    assert (found.newest.step, found.newest.manifest.generation, found.skipped) == (400, 2, ())
+    assert names(tmp_path) == ["step-00000100", "step-00000400"]
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path, take_over):

@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hpc_resume.durable import read_plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -28,9 +30,9 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of one metrics.jsonl; [] without one. A torn last line is left out."""
+    """The rows of one metrics.jsonl; [] without one, and for a link. A torn last line is left out."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_plain(path).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
     rows = []

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from hpc_resume.errors import ConfigError
 from hpc_resume.trackers.ledger import merge, read_rows, repeats
 from hpc_resume.trackers.wandb import WandbTracker
-from hpc_resume.trackers.wandb_names import RunFile, Wishes, config_changes, name_run
+from hpc_resume.trackers.wandb_names import Changes, Wishes, name_run
+from hpc_resume.trackers.wandb_rewind import rewind
 from hpc_resume.trackers.wandb_service import is_reachable
-from hpc_resume.trackers.wandb_session import wandb_module
+from hpc_resume.trackers.wandb_session import allow_changes, hear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,15 +39,18 @@ class ManagedTracker(WandbTracker):
     def __init__(self, facts: Facts, wishes: Wishes) -> None:
         super().__init__(facts)
         self.wishes = wishes
-        self.file = RunFile(facts.run_file)
         self.known = self.file.section()
         self.ours = False
         self._set: dict[str, str | None] = {}  # variables as they were before us
+        self._changes = Changes({})
+        self._notes = ""  # not sent again
+        self._metrics_of: Any = None  # the run that knows our step metric
         self._next = 0
         self._repeats: Counter[int] = Counter()
         self._reachable = True
         self._logging = False
         self._is_shared = self.known.get("shared") is True
+        self._has_own_axis = False
         self._reached = -1  # the last step that the server has, where the ledger does not know
 
     # --- the start ------------------------------------------------------------------------------------------------
@@ -59,6 +63,7 @@ class ManagedTracker(WandbTracker):
         if self.known.get("id") != self.id:
             self.known = {}
             self.file.note(id=self.id, project=self.wishes.project, entity=self.wishes.entity, started=False)
+        self._changes = Changes(self.known.get("config") or {})
         self._reachable = os.environ.get("WANDB_MODE", "online") != "online" or is_reachable(os.environ)
         for variable, value in self._variables().items():
             self._set[variable] = os.environ.get(variable)
@@ -99,8 +104,29 @@ class ManagedTracker(WandbTracker):
         """Before the first step: the run exists, and what an earlier attempt could not send is on its way."""
         with self.lock:
             self.session.look()
-            if self.session.run is None and self.session.ended is None:
+            run = self.session.run
+            if run is None and self.session.ended is None:
                 self._begin_ours()
+            elif run is not None and not run.disabled:
+                if run.id != self.id:
+                    self._follow(run)
+                self._compare(dict(run.config))  # with what the training has put into it since
+
+    def _found(self, run: Any) -> None:
+        """The training has begun it past us (`from wandb import init`); another than ours is seen to in begin()."""
+        if run.id == self.id:
+            with self.lock:
+                self._take_up(run, self._ledger(), rewound=False)
+
+    def _follow(self, run: Any) -> None:
+        """The training trains under an id of its own: that is the run's, from now on and in every attempt."""
+        section = self.file.section()
+        self.facts.say(f"W&B: the training has begun run {run.id}; it is this run's from now on")
+        self.id = os.environ["WANDB_RUN_ID"] = run.id
+        self.known = section if section.get("id") == run.id else {}
+        self._changes = Changes(self.known.get("config") or {})
+        self.note(id=run.id, project=run.project, entity=run.entity, started=False)
+        self._take_up(run, self._ledger(), rewound=False)
 
     def _begin_ours(self) -> None:
         """Once: an init that failed would cost its time-out at every row."""
@@ -113,8 +139,9 @@ class ManagedTracker(WandbTracker):
         """`init` with the run's own name; offline when the server is lost meanwhile. Raises ConfigError for `must`."""
         kwargs = self._kept_to(kwargs)
         rows, rewound = self._ledger(), False
+        first = self._first_to_go(rows)
         try:
-            run = self._rewind(rows, args, kwargs) if self._wants_rewind(rows) else None
+            run = rewind(self.session, f"{self.id}?_step={first - 1}", args, kwargs, self.facts.say) if first else None
             rewound = run is not None
             run = run or self.session.init(*args, **kwargs)
         except Exception as error:
@@ -135,7 +162,7 @@ class ManagedTracker(WandbTracker):
         if "WANDB_SWEEP_ID" not in os.environ:
             kept["id"] = self.id  # under a sweep it is in WANDB_RUN_ID, and given here it is ignored with a warning
         if self.known.get("started"):
-            kept.pop("notes", None)  # it would overwrite what a person wrote in the web page
+            self._notes = str(kept.pop("notes", None) or "")  # it would overwrite what a person wrote in the web page
             os.environ.pop("WANDB_NOTES", None)
         return kept
 
@@ -144,48 +171,54 @@ class ManagedTracker(WandbTracker):
     def _ledger(self) -> list[Row]:
         return merge(read_rows(path) for path in (*self.facts.earlier, self.facts.metrics_file))
 
-    def _wants_rewind(self, rows: list[Row]) -> bool:
-        return self.wishes.rewind and self._reachable and any(row.step >= self.facts.step for row in rows)
-
-    def _rewind(self, rows: list[Row], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The run without what was logged after the checkpoint; None where the server cannot do that."""
-        first = next(number for number, row in enumerate(rows) if row.step >= self.facts.step)
-        if first == 0:
-            return None
-        without = {name: value for name, value in kwargs.items() if name not in ("resume", "id")}
-        mode = os.environ.pop("WANDB_RESUME", None)  # beside resume_from it is an error
-        try:
-            return self.session.init(*args, **without, resume_from=f"{self.id}?_step={first - 1}")
-        except Exception as error:  # noqa: BLE001 - a preview feature: it may fail in any way
-            self.facts.say(f"W&B cannot rewind the run ({error}): what is logged already stays as it is")
-            self.session.clear()
-            return None
-        finally:
-            if mode is not None:
-                os.environ["WANDB_RESUME"] = mode
+    def _first_to_go(self, rows: list[Row]) -> int:
+        """The number of the first row after the checkpoint, where those are to be taken back; else 0."""
+        if not (self.wishes.rewind and self._reachable):
+            return 0
+        return next((number for number, row in enumerate(rows) if row.step >= self.facts.step), 0)
 
     def _take_up(self, run: Any, rows: list[Row], *, rewound: bool) -> None:
-        """Say what has changed, name our step, send what the server lacks."""
+        """Say what has changed, and send what the server lacks."""
+        if run.disabled:
+            return
         self._compare(dict(run.config))
-        self._watch_log(run)
-        run.define_metric(self.wishes.step_metric)
-        run.define_metric("*", step_metric=self.wishes.step_metric)
+        self._watch(run)
+        if self._notes and not run.resumed and not run.offline:
+            run.notes = self._notes  # the attempts before were offline: nobody can have written anything
         self._repeats = Counter() if rewound else repeats(rows, self.facts.step)
         self._next = run.starting_step if rewound else len(rows)
-        if rewound or run.offline:
-            return
-        late = rows[run.starting_step :]
         if run.starting_step > len(rows):  # somebody else's rows, or a ledger that was lost with its disk
             self._share()
-        if self._is_shared:  # then the numbers are not ours alone, and the summary tells how far the server is
-            reached = run.summary.get(self.wishes.step_metric)
-            self._reached = int(reached) if isinstance(reached, int | float) and not rows else -1
-            late = [row for row in rows if not isinstance(reached, int | float) or row.step > reached]
-            self._next = run.starting_step + len(late)
-        for number, row in enumerate(late, start=run.starting_step):
-            self._log(run, {**row.metrics, self.wishes.step_metric: row.step, "_timestamp": row.t}, number)
-        if late:
-            self.facts.say(f"sent W&B {len(late)} row{'s' * (len(late) > 1)} that an earlier attempt could not send")
+        if run.offline and self._is_shared:
+            self._next = 0  # the next attempt that reaches the server numbers them
+        if rewound or run.offline:
+            self.note(logs=self.leftovers.with_this(run, others=run.offline))
+            return
+        theirs, late = [], rows[run.starting_step :]
+        if self._is_shared:  # then the numbers are not ours alone, and the step metric tells how far the server is
+            theirs = self.leftovers.rows(run)
+            known = [run.summary.get(self.wishes.step_metric), *(row.get(self.wishes.step_metric) for _, row in theirs)]
+            reached = max((step for step in known if isinstance(step, int | float)), default=None)
+            self._reached = int(reached) if reached is not None and not rows else -1
+            late = [row for row in rows if reached is None or row.step > reached]
+        for number, sent in theirs:
+            self._log(run, sent, number)
+        first = theirs[-1][0] + 1 if theirs else run.starting_step
+        for number, row in enumerate(late, start=first):
+            self._log_ours(run, {**row.metrics, "_timestamp": row.t}, row.step, number)
+        if self._is_shared:
+            self._next = first + len(late)
+        self._tell_sent(len(theirs) + len(late))
+        self.note(logs=self.leftovers.with_this(run, others=False))
+
+    def _log_ours(self, run: Any, row: Mapping[str, Any], step: int, number: int) -> None:
+        """With the step metric, which is on the x axis of every metric unless the training has set another."""
+        if self._metrics_of is not run:
+            self._metrics_of = run
+            run.define_metric(self.wishes.step_metric)
+            if not self._has_own_axis:
+                run.define_metric("*", step_metric=self.wishes.step_metric)
+        self._log(run, {**row, self.wishes.step_metric: step}, number)
 
     def _log(self, run: Any, row: Mapping[str, Any], number: int) -> None:
         self._logging = True
@@ -197,29 +230,32 @@ class ManagedTracker(WandbTracker):
     def _share(self) -> None:
         if not self._is_shared:
             self._is_shared = True
-            self.file.note(shared=True)
+            self.note(shared=True)
 
-    def _watch_log(self, run: Any) -> None:
-        """Hear of the training's own rows: with those, a row's number is no longer its place in our ledger."""
-        original, module = run.log, wandb_module()
+    def _watch(self, run: Any) -> None:
+        """Hear of the training's own rows and axis: with such rows, a row's number is not its place in our ledger."""
+        self._has_own_axis = False
 
-        def log(*args: Any, **kwargs: Any) -> Any:
+        def logged(*_: Any, **__: Any) -> None:
             if not self._logging:
                 self._share()
-            return original(*args, **kwargs)
 
-        run.log = log
-        if getattr(module, "log", None) == original:
-            module.log = log
+        def defined(name: str = "", *_: Any, **__: Any) -> None:
+            self._has_own_axis = self._has_own_axis or (name == "*" and self._metrics_of is not run)
 
-    def _compare(self, config: dict[str, Any]) -> None:
+        hear(run, "log", logged)
+        hear(run, "define_metric", defined)
+        if run.resumed:
+            allow_changes(run)
+
+    def _compare(self, config: Mapping[str, Any]) -> None:
         """A changed value is allowed, and named."""
         now = {str(name): str(value) for name, value in config.items()}
-        if changed := config_changes(self.known.get("config") or {}, now):
+        if changed := self._changes.new(now):
             self.facts.say(f"W&B: the configuration has changed: {', '.join(changed)}")
         if now != self.known.get("config") or not self.known.get("started"):
             self.known |= {"started": True, "config": now}
-            self.file.note(started=True, config=now)
+            self.note(started=True, config=now)
 
     # --- what a run tells -----------------------------------------------------------------------------------------
 
@@ -240,7 +276,7 @@ class ManagedTracker(WandbTracker):
             try:
                 number = max(self._next, run.step) if self._is_shared else self._next  # asking costs a round trip
                 named = {str(name): value for name, value in metrics.items()}
-                self._log(run, {**named, self.wishes.step_metric: step}, number)
+                self._log_ours(run, named, step, number)
             except Exception as error:
                 if not self.session.is_lost(error):
                     raise
@@ -251,7 +287,7 @@ class ManagedTracker(WandbTracker):
     def mark_preempting(self) -> None:
         """As every run; under a sweep also one that has not begun: unmarked, no agent would get it again."""
         with self.lock:
-            self.session.look()
+            self.session.look(tell=False)
             if self.session.begun == 0 and "WANDB_SWEEP_ID" in os.environ:
                 self._begin_ours()
             super().mark_preempting()
@@ -262,6 +298,7 @@ class ManagedTracker(WandbTracker):
             self.session.look()
             if self.ours and exit_code == 0 and self.session.run is not None:
                 self._finish_well()
+                self.settle()
             else:
                 super().finish(exit_code)
         self._restore()

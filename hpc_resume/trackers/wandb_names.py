@@ -104,6 +104,20 @@ def config_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[st
     return [f"{name} {old} -> {now[name]}" for name, old in before.items() if now.get(name, old) != old]
 
 
+class Changes:
+    """Those since the attempt before, each told once: a training may put its configuration together piece by piece."""
+
+    def __init__(self, before: Mapping[str, str]) -> None:
+        self._before = before
+        self._told: set[str] = set()
+
+    def new(self, now: Mapping[str, str]) -> list[str]:
+        """What was not told yet."""
+        changed = [change for change in config_changes(self._before, now) if change not in self._told]
+        self._told.update(changed)
+        return changed
+
+
 def name_run(facts: Facts, wishes: Wishes, variables: Mapping[str, str]) -> str:
     """The id of this run: the one it was given, the one in run.json, else its own."""
     file = RunFile(facts.run_file)

@@ -37,13 +37,46 @@ def honest_code(given: int | None, error: BaseException | None) -> int | None:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
 
 
-class Session:
-    """`run` is None before there is one and after its end; then `ended` is the code that was sent, None before."""
+def hear(run: Any, name: str, heard: Callable[..., None]) -> None:
+    """Call `heard` before each call of `run.name`, which `wandb.name` may be too."""
+    original, module = getattr(run, name), wandb_module()
 
-    def __init__(self) -> None:
+    def method(*args: Any, **kwargs: Any) -> Any:
+        heard(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(run, name, method)
+    if getattr(module, name, None) == original:
+        setattr(module, name, method)
+
+
+def allow_changes(run: Any) -> None:
+    """Let a resumed run's configuration be changed: init() allows that for its own `config` alone (wandb 0.31)."""
+    config = run.config
+    original = getattr(config, "_sanitize", None)
+    if original is None:
+        return
+
+    def sanitize(key: str, value: Any, allow_val_change: bool | None = None) -> Any:
+        return original(key, value, True if allow_val_change is None else allow_val_change)
+
+    object.__setattr__(config, "_sanitize", sanitize)  # its own __setattr__ sets a key
+
+
+class Session:
+    """`run` is None before there is one and after its end; then `ended` is the code that was sent, None before.
+
+    `found` is called with each run that the training has begun by itself. `delivered` is the id of the last run whose
+    end left nothing unsent, as far as the client knows.
+    """
+
+    def __init__(self, found: Callable[[Any], None]) -> None:
         self.run: Any = None
         self.ended: int | None = None
         self.marked = False
+        self.delivered: str | None = None
+        self._found = found
+        self._unheard: Any = None  # adopted, and `found` does not know it yet
         self.begun = 0  # how many W&B runs this process has had
         self._explicit = False
         self._place: dict[str, str] = {}
@@ -75,12 +108,17 @@ class Session:
             wandb_module().init = self._init
             self._init = None
 
-    def look(self) -> None:
-        """Adopt the run that the training has begun meanwhile, if it has."""
+    def look(self, *, tell: bool = True) -> None:
+        """Adopt the run that the training has begun meanwhile, if it has; not `tell`: there is no time for `found`."""
         module = wandb_module()
         run = getattr(module, "run", None)
         if run is not None and run is not self.run:
             self.adopt(run)
+            self._unheard = run
+        if tell and self._unheard is not None:
+            run, self._unheard = self._unheard, None
+            if run is self.run:
+                self._found(run)
 
     def adopt(self, run: Any) -> None:
         """From now on this is the process's run. A disabled one (mode="disabled") has no service and loses nothing."""
@@ -154,6 +192,10 @@ class Session:
                 hooks = getattr(run, "_hooks", None)  # what sys.exit() was called with, as wandb heard it
                 self.run, self.ended = None, code or getattr(hooks, "exit_code", 0) or 0
                 self._explicit = exit_code is not None and code == exit_code
-            return original(code, *args, **kwargs)
+            run_id = None if getattr(run, "offline", True) else run.id
+            result = original(code, *args, **kwargs)
+            if not getattr(run, "_finish_timed_out", False):
+                self.delivered = run_id
+            return result
 
         setattr(run, name, finish)

@@ -133,3 +133,41 @@ def test_rows_of_the_trainings_own_go_into_the_same_run(server, train):
     assert [row["global_step"] for row in seen.rows if "loss" in row] == list(range(60))
     assert seen.column("theirs") == list(range(60))
     assert seen.column("_step") == sorted(set(seen.column("_step")))
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("imported", "begun", "name"),
+    [
+        ("from wandb import init", "init()", "net-1"),  # bound before we could hear of it
+        ("import wandb", "wandb.init(id='my-own', resume='allow')", "my-own"),
+        ("import wandb", "wandb.init().config.update({'lr': run.attempt})", "net-1"),
+    ],
+    ids=["bound-before", "an-id-of-its-own", "a-config-of-its-own"],
+)
+def test_however_the_training_begins_it_no_row_is_lost(server, train, imported, begun, name):
+    source = TRAIN.replace("import hpc_resume\n", f"import hpc_resume\n{imported}\n", 1)
+    source = source.replace("    state = State()", f"    {begun}\n    state = State()", 1)
+    told = {"HPC_RESUME_WANDB": managed(), "WANDB_RUN_ID": "net-1" if name == "net-1" else ""}
+    first = train("10000", source=source, PACE="0.02", **told)
+    first.wait_for("step 8")
+    first.warn()
+    assert first.code() == 138, first.output
+    second = train("40", source=source, **told)
+    assert second.code() == 0, second.output
+    (seen,) = server.runs()
+    assert (seen.name, seen.state, seen.starts) == (name, "finished", 2)
+    assert seen.column("global_step") == list(range(len(seen.rows))) == seen.column("loss")
+    if "config" in begun:
+        assert seen.config["lr"] == 2
+        assert second.output.count("the configuration has changed: lr 1 -> 2") == 1
+
+
+def test_a_run_that_wandb_is_told_to_leave_out_says_nothing(server, train):
+    told = {"HPC_RESUME_WANDB": managed(), "WANDB_MODE": "disabled"}
+    first = train("20", CRASH_AT="15", EVERY="10", **told)
+    assert first.code() == 1, first.output
+    second = train("20", **told)
+    assert second.code() == 0, second.output
+    assert "W&B" not in second.output
+    assert server.runs() == []

@@ -83,7 +83,6 @@ ATTEMPT_DIGITS: Final = 4
 # attempts/0003/
 ATTEMPT_FILE: Final = "attempt.json"  # job id, restart count, host, launcher's pid; by the launcher (else rank 0)
 PIDS_DIR: Final = "pids"  # <host>.<rank>.json by each rank, <host>.child.json by the launcher
-CHILD_RECORD: Final = "child"
 EVENTS_DIR: Final = "events"  # <host>.<pid>.jsonl, one writer each
 OUTCOME_FILE: Final = "outcome.json"  # what the training says of itself: finished, stopped, crashed; by rank 0
 EXIT_FILE: Final = "exit.json"  # what the launcher saw and decided

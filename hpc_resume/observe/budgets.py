@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hpc_resume.contract import REQUEUE_CAUSES
 from hpc_resume.observe.decision import Circumstances
 from hpc_resume.run.records import Fields, Limits
 
@@ -20,7 +21,6 @@ CHARGED_TO: Final = {
     "unknown": "preempted",
     "crash": "crash",
 }
-NAMED: Final = ("timeout", "preempted", "node_fail")  # causes that requeue.on must name
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def circumstances(history: Sequence[Past], attempt: int, *, requeued: bool, limi
     return Circumstances(
         last.cause,
         requeued,
-        last.cause not in NAMED or last.cause in limits.requeue_on,
+        last.cause not in REQUEUE_CAUSES or last.cause in limits.requeue_on,
         charge is None or _within(count, _most(limits, charge), strictly=True),
         _within(stalled(history, limits.lead), _most(limits, "no_progress"), strictly=False),
         _within(attempt, _most(limits, "total"), strictly=False),

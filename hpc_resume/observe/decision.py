@@ -6,10 +6,8 @@ There is no second copy: tests/contracts runs both sides over every combination 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import cache
-from itertools import product
 from typing import Final
 
 from hpc_resume.contract import CAUSES
@@ -41,7 +39,7 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table. `when` has COLUMNS' order; the reason's <...> are not filled in."""
+    """One line of the table. `when` has COLUMNS' order; the reason's <...> are for the batch shell to fill in."""
 
     when: tuple[str, ...]
     decision: str
@@ -70,16 +68,6 @@ def rules() -> tuple[Rule, ...]:
 def decide(circumstances: Circumstances) -> Rule:
     """The first rule that holds; the last one holds always."""
     return next(rule for rule in rules() if rule.holds(circumstances))
-
-
-def every_circumstance() -> tuple[Circumstances, ...]:
-    """All combinations of facts."""
-    return tuple(Circumstances(cause, *flags) for cause in CAUSES for flags in product((True, False), repeat=5))
-
-
-def fill_in(reason: str, values: Mapping[str, object]) -> str:
-    """The reason with its <names> replaced; one that is not known stays."""
-    return re.sub(r"<(\w+)>", lambda name: str(values.get(name[1], name[0])), reason)
 
 
 def printed() -> str:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hpc_resume.observe.budgets import NAMED, Budget, Past, budgets
+from hpc_resume.contract import REQUEUE_CAUSES
+from hpc_resume.observe.budgets import Budget, Past, budgets
 from hpc_resume.observe.exit_codes import CodeWords, explain_code
 from hpc_resume.observe.facts import Facts
 from hpc_resume.observe.status import Row, row
@@ -217,7 +218,7 @@ def refusal(cause: str, attempts: int, limits: Limits | None, *, requeued: bool)
     total = limits.most.get("total", -1)
     if 0 <= total < attempts:
         return f"requeue.max.total is used up ({total})"
-    if requeued and cause in NAMED and cause != "timeout" and cause not in limits.requeue_on:
+    if requeued and cause in REQUEUE_CAUSES and cause != "timeout" and cause not in limits.requeue_on:
         return f"requeue.on does not name {cause}"
     return ""
 

@@ -24,11 +24,6 @@ class PythonCommand:
     module: str
     arguments: tuple[str, ...]
 
-    @property
-    def finds_other_packages(self) -> bool:
-        """Whether an option changes what can be imported."""
-        return any(set(option) & set("EIsS") for option in self.options if _PLAIN.fullmatch(option))
-
 
 def parse(words: Sequence[str]) -> PythonCommand | None:
     """`python [options] script.py ...` or `python [options] -m module ...`; None for everything else."""

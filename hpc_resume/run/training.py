@@ -113,7 +113,7 @@ class Run:
         return self._attempt.environment.end_time
 
     def should_stop(self) -> bool:
-        """Whether a warning has come; the next step boundary will save and leave. Among many ranks never: see README.
+        """Whether a warning has come; the next step boundary will save and leave. Among many ranks: never true.
 
         Ranks hear of it at different moments: a loop that one of them leaves by this would keep the others waiting.
         """

@@ -53,7 +53,6 @@ class Bucket:
         self._directory = directory / f"{rate.interval:g}s"
         self._rate = rate
         self._chance = random.Random(seed)  # noqa: S311 - no secret
-        self._mine: int | None = None
         self.tries = 0
 
     def take(self) -> float:
@@ -97,7 +96,6 @@ class Bucket:
             os.close(os.open(self._directory / str(slot), flags, FILE_MODE))
         except FileExistsError:
             return False
-        self._mine = slot
         return True
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpc_resume.errors import CheckpointError
 from hpc_resume.run.cadence import NEVER
+from hpc_resume.run.delivery import send_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,10 @@ def seed_the_unseeded() -> None:
 def interrupt(recorder: Recorder, signum: int, attempt_dir: AttemptDir, *, launched: bool) -> None:
     """Send the warning and wait until it is here. Raises CheckpointError when it does not come."""
     record = attempt_dir.attempt() if launched else None
-    os.kill(record.process.pid if record else os.getpid(), signum)
+    if record is None:
+        os.kill(os.getpid(), signum)
+    elif not send_signal(record.process, signum):
+        raise CheckpointError(f"the launcher (pid {record.process.pid}) is not to be found: nobody can be warned")
     deadline = time.monotonic() + PATIENCE
     while recorder.first is None:
         if time.monotonic() > deadline:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
 FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
@@ -60,11 +61,23 @@ def write_new(path: Path, data: bytes) -> None:
 
 def read_plain(path: Path, most: int = -1) -> bytes:
     """What is in `path`, up to `most` bytes (-1: all). Raises OSError: ELOOP for what is no plain file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.ELOOP, "not a plain file", str(path))
+    with _open_plain(path) as stream:
         return stream.read(most)
+
+
+def read_tail(path: Path, most: int) -> bytes:
+    """The last `most` bytes of what is in `path`, or fewer. Raises as `read_plain` does."""
+    with _open_plain(path) as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - most))
+        return stream.read()
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "not a plain file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def make_directory(path: Path) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hpc_resume import contract
 from hpc_resume.checkpoints.generations import Generations
-from hpc_resume.durable import DIR_MODE, FILE_MODE
+from hpc_resume.durable import DIR_MODE, FILE_MODE, read_plain
 from hpc_resume.errors import ConfigError, RunHeldError
 from hpc_resume.run import filesystem, job_state
 from hpc_resume.run.liveness import LOOKS, PERIOD, Watch
@@ -224,7 +224,7 @@ class Observer:
 def read_sign(file: Path) -> bytes | None:
     """What an owner shows; None when there is nothing."""
     try:
-        return file.read_bytes()
+        return read_plain(file)
     except OSError:
         return None
 

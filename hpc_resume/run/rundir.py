@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hpc_resume import contract
 from hpc_resume.checkpoints.layout import parse_step, step_name
-from hpc_resume.durable import read_plain
+from hpc_resume.durable import read_plain, read_tail
 from hpc_resume.errors import HpcResumeError
 from hpc_resume.run import records
 
@@ -99,7 +98,7 @@ class AttemptDir:
         return self.path / contract.EVENTS_DIR
 
     def pid_file(self, host: str, rank: int | str) -> Path:
-        """`rank` is a number, or contract.CHILD_RECORD for the launcher's own record."""
+        """`rank` is a number, or `child` for the launcher's own record."""
         return self.pids_dir / f"{host}.{rank}.json"
 
     def stacks_file(self, host: str, pid: int) -> Path:
@@ -146,9 +145,7 @@ class AttemptDir:
     def last_metrics(self) -> Event | None:
         """The newest line of run.log(): its `data` has `step`."""
         try:
-            with self.metrics_file.open("rb") as stream:
-                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
-                lines = stream.read().decode("utf-8", "replace").splitlines()
+            lines = read_tail(self.metrics_file, _TAIL_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             return None
         return next((event for line in reversed(lines) if (event := records.parse_event(line)) is not None), None)

@@ -13,8 +13,10 @@ import pytest
 from hpc_resume.errors import RunStateError
 from hpc_resume.observe.survey import survey
 from hpc_resume.observe.targets import select
+from hpc_resume.run.lease import read_sign
 from hpc_resume.run.process import Identity, identify, is_alive
 from hpc_resume.run.rundir import AttemptDir, RunDir, find_readable_runs, find_runs
+from hpc_resume.trackers.ledger import read_rows
 
 
 @pytest.fixture
@@ -99,6 +101,17 @@ def test_the_newest_metrics_of_a_long_file_whose_last_line_is_half_written(run):
     lines = [json.dumps({"step": n, "t": 1.0, "text": "x" * 100}) for n in range(5000)]
     run.attempt(1).metrics_file.write_text("\n".join(lines) + '\n{"step": 5000, "t"')
     assert run.attempt(1).last_metrics().data["step"] == 4999
+
+
+def test_what_attempts_have_left_is_not_read_through_a_link(run, tmp_path):
+    """It would be shown, sent to W&B, or taken for an owner's sign of life."""
+    (tmp_path / "outside").write_text('{"step": 3, "t": 1.0, "password": 7}\n')
+    (run.path / "lease").mkdir()
+    for link in (run.attempt(1).metrics_file, run.path / "lease" / "beat"):
+        link.symlink_to(tmp_path / "outside")
+    assert run.attempt(1).last_metrics() is None
+    assert read_rows(run.attempt(1).metrics_file) == []
+    assert read_sign(run.path / "lease" / "beat") is None
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ from hpc_resume.schedulers.control import asked_of
 from hpc_resume.schedulers.local_runs import scheduler_of
 
 DAY: Final = 86_400.0  # seconds; the launcher forgets a failed node after it
+BEGINNING: Final = 10.0  # seconds from an attempt's directory to its first record, at the most, on a busy node
+    10.0  # seconds that the launcher has from the attempt's directory to its first record, on a busy node
+)
 SLURM_PATIENCE: Final = 15.0  # seconds; squeue gives up by itself after MessageTimeout, 10 s at most sites
 
 
@@ -37,6 +40,7 @@ class Facts:
     saved: float | None = None
     finished: bool = False
     attempt: AttemptRecord | None = None
+    beginning: bool = False  # its directory was made just now, and its record is still to come
     exit: ExitRecord | None = None
     outcome: OutcomeRecord | None = None
     cancel_asked: bool = False
@@ -74,6 +78,7 @@ def _facts_of(run: RunDir) -> Facts:
             saved=_changed(run),
             finished=finished,
             attempt=record,
+            beginning=newest is not None and record is None and _is_new(newest),
             exit=newest.exit() if newest else None,
             outcome=newest.outcome() if newest else None,
             cancel_asked=newest is not None and asked_of(newest) in ("cancel", "stop"),
@@ -98,6 +103,13 @@ def _excluded(run: RunDir) -> str:
             if event.event == "excluded" and time.time() - event.t < DAY:
                 return str(event.data.get("nodes", ""))
     return ""
+
+
+def _is_new(attempt: AttemptDir) -> bool:
+    try:
+        return time.time() - attempt.path.stat().st_mtime < BEGINNING
+    except OSError:
+        return False
 
 
 def _changed(run: RunDir) -> float | None:

@@ -12,7 +12,7 @@ from hpc_resume.observe.waiting import in_words
 from hpc_resume.run.records import ExitRecord
 from hpc_resume.schedulers import JobState
 
-# In the order of README: what may stand in the column `state`.
+# What may stand in the column `state`.
 STATES: Final = ("running", "pending", "requeued", "finished", "stopped", "crashed", "cancelled", "lost", "unknown")
 
 _CAUSES: Final[Mapping[str, str]] = {
@@ -86,6 +86,8 @@ def _judge(facts: Facts) -> tuple[str, str]:
         return "unknown", facts.trouble
     if facts.finished:
         return "finished", ""
+    if facts.beginning:
+        return "running", f"attempt {facts.attempts} is beginning"
     if facts.attempt is None and facts.attempts:
         return "unknown", f"attempt {facts.attempts} left no record of who began it: is there space in its directory?"
     if facts.attempt is None:

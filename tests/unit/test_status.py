@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from hpc_resume.observe.facts import Facts
+from hpc_resume.observe.facts import Facts, collect
 from hpc_resume.observe.status import STATES, Row, age, row, row_of_job
 from hpc_resume.observe.table import plain
 from hpc_resume.run.process import Identity
 from hpc_resume.run.records import AttemptRecord, ExitRecord, OutcomeRecord
+from hpc_resume.run.rundir import RunDir
 from hpc_resume.schedulers import JobState
 
 SLURM = AttemptRecord(2, "12", 1, "slurm", Identity(1, 1, "boot", "n1"), 0.0)
@@ -63,6 +64,7 @@ def exit_record(cause: str, decision: str = "stop", reason: str = "why", code: i
         (replace(RUN, slurm_answered=False, exit=exit_record("timeout")), "stopped", "time limit"),
         (replace(RUN, finished=True), "finished", ""),
         (replace(RUN, attempt=None, attempts=0), "pending", "no attempt has begun"),
+        (replace(RUN, attempt=None, beginning=True), "running", "attempt 2 is beginning"),
         (replace(RUN, attempt=None), "unknown", "attempt 2 left no record of who began it"),
         (replace(RUN, trouble="exit.json: not JSON"), "unknown", "exit.json: not JSON"),
     ],
@@ -146,7 +148,7 @@ class Place:
         return json.loads(done.stdout)["runs"]
 
     def wait_for(self, pattern: str) -> Path:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (found := sorted(self.directory.glob(pattern))):
             assert time.monotonic() < deadline, pattern
             time.sleep(0.01)
@@ -176,6 +178,7 @@ def test_a_local_run_from_running_to_requeued_to_crashed_to_finished(place: Plac
     second = json.loads(place.wait_for("runs/m-local-1/attempts/0002/pids/*.child.json").read_text())["pid"]
     os.kill(second, signal.SIGKILL)
     place.wait_for("runs/m-local-1/attempts/0002/exit.json")
+    process.send_signal(signal.SIGSTOP)  # else the next attempt may begin while we ask
     waiting = place.rows("m-local-1")[0]
     assert (waiting["state"], waiting["cause"]) == ("requeued", "crash")
     process.kill()
@@ -273,6 +276,18 @@ def test_a_run_that_is_not_there_is_told_in_the_same_words_everywhere(place: Pla
         assert "DNS SRV" not in done.stderr
     assert "no Slurm cluster answers here" in place.cli("cancel", "nosuch").stderr
     assert "no Slurm cluster answers here" in place.cli("cancel", "12").stderr
+
+
+def test_an_attempt_without_a_record_is_beginning_and_only_later_a_trouble(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    (tmp_path / "run.json").write_text('{"version": 1, "key": "m-1", "name": "m"}')
+    run.attempt(1).path.mkdir(parents=True)
+    (new,) = collect([run])
+    assert row(new).state == "running"
+    os.utime(run.attempt(1).path, (time.time() - 60, time.time() - 60))
+    (old,) = collect([run])
+    assert row(old).state == "unknown"
+    assert "left no record" in row(old).why
 
 
 def test_one_unreadable_run_does_not_hide_the_others(place: Place) -> None:

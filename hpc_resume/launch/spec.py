@@ -49,6 +49,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _node_directory(value: str) -> str:
+    if not value.startswith(("/", "$")):
+        raise ValueError("must be an absolute path on the node, such as /dev/shm or $TMPDIR")
+    return value
+
+
 def _not_empty(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
@@ -203,7 +209,7 @@ class Checkpoint(_Section):
     mirror: Literal["wandb"] | None = Field(
         default=None, description="wandb: the run at W&B keeps the newest two as files, for an empty disk."
     )
-    fast_dir: Annotated[str, AfterValidator(_not_blank)] | None = Field(
+    fast_dir: Annotated[str, AfterValidator(_node_directory)] | None = Field(
         default=None,
         description="A directory of the node (tmpfs, NVMe; $NAMES are the node's) that takes a save first.",
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hpc_resume.checkpoints.store import Store
 from hpc_resume.contract import CHECKPOINTS_DIR, FORMAT_VERSION
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from hpc_resume.checkpoints.generations import Generations
     from hpc_resume.run.opening import Opening
 
-_OWNER_FILE = "owner.json"
+_OWNER_FILE: Final = "owner.json"
+_NAME: Final = re.compile(r"\$\{?(\w+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,13 @@ def open_fast(fast_dir: str, opening: Opening, log: Generations, generation: int
 
     Raises RunStateError when somebody else has put something in its place.
     """
+    # Left as it is, an unset name would make a directory "$TMPDIR" beside the program, on the shared file system.
+    unset = next((name for name in _NAME.findall(fast_dir) if not os.environ.get(name)), None)
     parent = Path(os.path.expandvars(fast_dir))
+    if unset or not parent.is_absolute():
+        why = f"${unset} is not set on this node" if unset else "it must be absolute, as a directory of the node is"
+        say(f"fast_dir {fast_dir}: {why}; saves go to the shared file system alone")
+        return None
     run = opening.run_dir.path.resolve()
     directory = parent / f"hpc_resume-{os.geteuid()}-{opening.run_dir.key}-{zlib.crc32(os.fsencode(run)):08x}"
     owner = {"version": FORMAT_VERSION, "run_dir": str(run), "host": host_name(), "boot_id": boot_id()}

@@ -211,6 +211,31 @@ def test_a_fast_copy_that_does_not_verify_or_is_of_another_boot_is_passed_over(s
         assert again.code() == 138, again.output
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("$NOWHERE_SET/fast", "fast_dir $NOWHERE_SET/fast: $NOWHERE_SET is not set on this node"),
+        ("${EMPTY}/fast", "fast_dir ${EMPTY}/fast: $EMPTY is not set on this node"),
+        ("fast", "fast_dir fast: it must be absolute"),
+    ],
+)
+def test_a_fast_dir_that_names_no_directory_of_the_node_is_done_without(start, tmp_path, run, asked, words):
+    child = start(TRAIN, "20", "5", HPC_RESUME_FAST_DIR=asked, EMPTY="")
+    assert child.code() == 0, child.output
+    assert words in child.output
+    assert "saves go to the shared file system alone" in child.output
+    assert run.latest_step() == 20
+    assert not [path for path in tmp_path.iterdir() if path.name == "fast" or "$" in path.name]
+
+
+def test_a_fast_dir_of_the_node_may_be_named_by_its_variable(start, tmp_path, run, eventually):
+    child = start(TRAIN, "100000", "5", HPC_RESUME_FAST_DIR="${NODE_TMP}/fast", NODE_TMP=str(tmp_path / "node"))
+    eventually(lambda: fast_steps(tmp_path / "node" / "fast"), "a save there")
+    child.signal(signal.SIGUSR1)
+    assert child.code() == 138, child.output
+    assert run.latest_step() > 0
+
+
 def test_a_fast_dir_of_somebody_else_is_refused_and_one_that_is_not_there_is_done_without(start, tmp_path, run):
     child = start(TRAIN, "20", "5", HPC_RESUME_FAST_DIR="/proc/nowhere")
     assert child.code() == 0, child.output

@@ -162,6 +162,7 @@ def test_a_launcher_in_a_launcher_is_refused(command):
             "'24h': must be a Slurm time: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED; did you mean 1-00:00:00?",
         ),
         ("<<: {name: b}", "merge keys (<<) are YAML 1.1"),
+        ("checkpoint: {fast_dir: scratch}", "checkpoint.fast_dir: must be an absolute path on the node"),
         ("requeue: preempted", "requeue: must be a mapping: lines of `key: value`, not the text 'preempted'"),
         ("requeue: {on: preempted}", "requeue.on: must be a list, as [preempted, timeout, node_fail]"),
         ("requeue: {on: [crash]}", "crash has a budget of its own: `requeue: {max: {crash: 3}}`"),

@@ -157,6 +157,8 @@ class _Index(pickle.Unpickler):
         """The class, if it is one of these."""
         import torch  # noqa: PLC0415 - as above
 
+        if module == "pathlib._local":  # what Python 3.13 calls it, and no other
+            module = "pathlib"
         if (module, name) in _CLASSES:
             return super().find_class(module, name)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):

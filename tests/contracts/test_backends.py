@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import pickle
 import resource
 import subprocess
@@ -162,6 +163,20 @@ def test_nothing_in_a_file_is_executed(name, tmp_path, monkeypatch):
         file.write_bytes(saved)
     assert not (tmp_path / "executed").exists()
     component.load(tmp_path, "part", name)
+
+
+@pytest.mark.torch
+def test_the_path_in_dcps_index_is_read_under_each_pythons_name_for_it(tmp_path, monkeypatch):
+    """A run may go on under another Python than the one that saved: 3.13 has its paths in a module of their own."""
+    _, component = Case("dcp").fill(1)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pathlib._local", pathlib)
+        patch.setattr(pathlib.PosixPath, "__module__", "pathlib._local")
+        component.save(tmp_path, "part")
+    assert b"pathlib._local" in (tmp_path / "part.dcp" / ".metadata").read_bytes(), "DCP keeps no path there any more"
+    box, component = Case("dcp").fill(9)
+    component.load(tmp_path, "part", "dcp")
+    assert Case("dcp").same(box.state, Case("dcp").make(1))
 
 
 TORCH = """

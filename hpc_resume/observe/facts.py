@@ -21,8 +21,6 @@ from hpc_resume.schedulers.local_runs import scheduler_of
 
 DAY: Final = 86_400.0  # seconds; the launcher forgets a failed node after it
 BEGINNING: Final = 10.0  # seconds from an attempt's directory to its first record, at the most, on a busy node
-    10.0  # seconds that the launcher has from the attempt's directory to its first record, on a busy node
-)
 SLURM_PATIENCE: Final = 15.0  # seconds; squeue gives up by itself after MessageTimeout, 10 s at most sites
 
 

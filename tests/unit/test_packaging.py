@@ -91,12 +91,16 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel):
     )
 
 
-def test_the_sdist_holds_what_a_build_and_a_reader_need(built, wheel):
+def test_the_sdist_holds_all_that_the_repository_does(built, wheel):
+    """Who builds from it can also run `make test` there, and follow every link of README."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         assert [member.name for member in sdist if member.issym() or member.islnk()] == []
         names = {member.name.partition("/")[2] for member in sdist}
     assert packaged(zipfile.ZipFile(wheel).namelist()) <= names
-    assert {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "tests/conftest.py"} <= names
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    wanted = {name for name in tracked.split("\0")[:-1] if (ROOT / name).exists()} - {"hpc_resume/templates"}
+    assert wanted - names == set()
+    assert {"README.md", "Makefile", "tests/conftest.py", "templates/runtime.sh", "benchmarks/bench.py"} <= names
 
 
 def test_an_editable_install_reads_the_templates_of_the_tree(tmp_path):

@@ -17,6 +17,7 @@ FORMATS: Final = {".html": "resume-report.html.j2", ".md": "resume-report.md.j2"
 _SHOWN: Final = 8  # values of the state that are named on a terminal; the report and --json have all
 _WIDTH, _HEIGHT, _MARGIN = 720, 220, 34
 _POINTS: Final = 1500
+_DECADES: Final = 30.0
 
 
 def in_words(verdict: Verdict) -> str:
@@ -43,6 +44,8 @@ def _lines(verdict: Verdict) -> Iterator[str]:
         yield f"  suspect       {verdict.suspicion.suspect}: {verdict.suspicion.words}"
     if not verdict.batches:
         yield "  note          no batch ids were recorded: run.log(..., batch=ids) would compare the data seen, too"
+    if settings.one_of_many:
+        yield "  note          the job has many ranks; one process of it was run here, which says nothing of the others"
 
 
 def verdict_words(verdict: Verdict) -> str:
@@ -99,13 +102,15 @@ def plot(verdict: Verdict) -> dict[str, Any] | None:
     if len(values) < 2 or not verdict.steps:
         return None
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    # A loss that has fallen far would hide there what differs at its end.
+    logarithmic = low > 0 and high > _DECADES * low
+    place = math.log if logarithmic else float
     scale = (_WIDTH - 2 * _MARGIN) / max(1, verdict.steps - 1)
-    height = (_HEIGHT - 2 * _MARGIN) / span
+    height = (_HEIGHT - 2 * _MARGIN) / ((place(high) - place(low)) or 1.0)
 
     def points(curve: Curve) -> str:
         return " ".join(
-            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (value - low) * height:.1f}"
+            f"{_MARGIN + step * scale:.1f},{_HEIGHT - _MARGIN - (place(value) - place(low)) * height:.1f}"
             for step, value in curve[:: max(1, len(curve) // _POINTS)]
             if math.isfinite(value)
         )
@@ -116,7 +121,7 @@ def plot(verdict: Verdict) -> dict[str, Any] | None:
         "margin": _MARGIN,
         "low": f"{low:.4g}",
         "high": f"{high:.4g}",
-        "name": verdict.compared[0],
+        "name": verdict.compared[0] + " (logarithmic scale)" * logarithmic,
         "reference": points(verdict.curves[0]),
         "resumed": points(verdict.curves[1]),
         "stops": [round(_MARGIN + stop * scale, 1) for stop in verdict.stops],

@@ -32,6 +32,7 @@ class Settings:
     seed: int
     tolerance: float
     metrics: tuple[str, ...]
+    one_of_many: bool = False  # the job starts more ranks than the one process that was run
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpc_resume.errors import CommandLineError, HpcResumeError
 from hpc_resume.launch.job_file import JobFile, read_job
+from hpc_resume.launch.launchers import choose, starts_its_own
 from hpc_resume.launch.plan import decide
 from hpc_resume.observe.progress import live_line
 from hpc_resume.schedulers import local
@@ -47,6 +48,7 @@ def verify(request: Request, say: Callable[[str], None]) -> Verdict:
         request.seed,
         request.tolerance,
         request.metrics,
+        choose(job_file.job.launcher, command, job_file.job.slurm).ranks and not starts_its_own(command),
     )
     directory = Path(tempfile.mkdtemp(prefix="hpc-resume-verify-"))
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from hpc_resume.errors import CommandLineError
 from hpc_resume.verify.compare import Parting, metrics_to_compare, partings, same, state_differences
-from hpc_resume.verify.report import plot, write_report
+from hpc_resume.verify.report import in_words, plot, write_report
 from hpc_resume.verify.suspects import suspect
 from hpc_resume.verify.trace import Trace
 from hpc_resume.verify.trial import choose_steps
@@ -162,6 +162,21 @@ def test_arrays_that_are_no_numbers_are_compared_too():
     pairs = [np.array([(1, n)], dtype=[("a", "i4"), ("b", "f8")]) for n in (1.0, 2.0)]
     assert array_difference(*pairs, 0.0)[0] == 1
     assert array_difference(np.array([1 + 1j]), np.array([1 + 3j]), 0.0) == (1, 1, 2.0)
+
+
+def test_a_curve_that_falls_far_is_drawn_by_its_logarithm_and_needs_no_style_sheet(tmp_path):
+    settings = Settings("job.yaml", "d", "python train.py", 1, 0, 0.0, (), one_of_many=True)
+    curve = ((0, 100.0), (50, 1.0), (99, 0.01))
+    verdict = Verdict(settings, 100, (50,), ("loss",), 0, (), (), (), None, (curve, curve), {}, 1.0)
+    drawn = plot(verdict)
+    assert drawn["name"] == "loss (logarithmic scale)"
+    assert drawn["reference"] == "34.0,34.0 363.3,110.0 686.0,186.0"
+    write_report(verdict, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "one process of a job of many ranks" in page
+    assert [line for line in page.splitlines() if "<polyline" in line and 'fill="none" stroke="#' not in line] == []
+    assert page.count("<polyline") == 2
+    assert "which says nothing of the others" in in_words(verdict)
 
 
 def test_the_report_draws_a_metric_at_its_steps_and_no_value_breaks_its_tables(tmp_path):

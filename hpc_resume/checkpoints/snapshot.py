@@ -19,6 +19,7 @@ class Arena:
     def __init__(self) -> None:
         self._buffers: list[Any] = []
         self._used = 0
+        self._pins = True
         self._twins: dict[Any, Any] = {}
         self._streams: set[Any] = set()  # of every GPU that a copy comes from
 
@@ -76,8 +77,17 @@ class Arena:
         place, self._used = self._used, self._used + 1
         if place < len(self._buffers):
             known = self._buffers[place]
-            if (known.dtype, known.shape, known.is_pinned()) == (source.dtype, source.shape, source.is_cuda):
+            as_pinned = known.is_pinned() == source.is_cuda or not self._pins
+            if as_pinned and (known.dtype, known.shape) == (source.dtype, source.shape):
                 return known
-        fresh = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=source.is_cuda)
+        fresh = self._memory(torch, source)
         self._buffers[place : place + 1] = [fresh]
         return fresh
+
+    def _memory(self, torch: Any, source: Any) -> Any:
+        if source.is_cuda and self._pins:
+            try:
+                return torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=True)
+            except RuntimeError:  # no more memory can be pinned here: a slow copy is better than none
+                self._pins = False
+        return torch.empty(source.shape, dtype=source.dtype, device="cpu")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +108,26 @@ def test_a_snapshot_of_every_gpu_is_pinned_and_of_its_moment():
     argv = [sys.executable, "-c", GPUS]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=450, check=False)
     assert done.stdout == "held\n", done.stderr
+
+
+@pytest.mark.torch
+def test_memory_that_cannot_be_pinned_costs_no_snapshot():
+    """In the place of a GPU: something that says it is on one."""
+    torch = pytest.importorskip("torch")
+    asked = []
+
+    def empty(shape, *, pin_memory=False, **more):
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.empty(shape, **more)
+
+    source, arena = SimpleNamespace(shape=(3,), dtype=torch.float32, is_cuda=True), Arena()
+    first, second = (arena._buffer(SimpleNamespace(empty=empty), source) for _ in range(2))
+    assert asked == [True, False, False], "pinning is tried once"
+    arena._used = 0
+    assert arena._buffer(SimpleNamespace(empty=empty), source) is first is not second
+    assert len(asked) == 3, "fresh memory costs several times the copy"
 
 
 def test_plain_containers_of_a_snapshot_are_not_the_trainings():

@@ -90,7 +90,7 @@ def training(request, tmp_path):
     for process in training.started:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        process.wait(10)
+        process.wait(45)
 
 
 @pytest.mark.frameworks

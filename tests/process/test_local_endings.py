@@ -43,7 +43,7 @@ def run(task: LocalTask, script: Path, text: str) -> TaskResult | None:
     """One start of a batch shell with this text, to its end; None when it is to be started again."""
     script.write_text(text)
     task.start(script, os.environ)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while task.running:
         assert time.monotonic() < deadline
         task.poll()

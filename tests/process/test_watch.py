@@ -100,7 +100,7 @@ def test_without_an_answer_it_is_ended_all_the_same(watch):
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 138
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     assert b"no answer in 1" in err
 
 

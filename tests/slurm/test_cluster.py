@@ -94,6 +94,7 @@ def test_a_killed_node_and_a_stopped_controller_come_back_and_the_job_runs_on(cl
 
 
 def test_restore_ends_jobs_that_ignore_signals_and_undoes_every_setting(cluster, tmp_path):
+    cluster.set_kill_wait(60)  # what Slurm's own way would take
     cluster.sbatch("--array=0-3", script=STUBBORN, cwd=tmp_path)
     await_job_process(cluster)
     cluster.set_grace("low", 30)
@@ -101,7 +102,7 @@ def test_restore_ends_jobs_that_ignore_signals_and_undoes_every_setting(cluster,
     cluster.kill_node(cluster.nodes[2])
     started = time.monotonic()
     cluster.restore()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert cluster.queue() == []
     assert "GraceTime=0" in cluster.check("scontrol", "show", "partition", "low")
     assert "user_signal" not in cluster.check("scontrol", "show", "config")

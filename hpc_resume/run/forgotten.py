@@ -64,17 +64,23 @@ def forgotten(sources: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             " interruption; run.register(rng=hpc_resume.rng())"
         )
         yield "rng", words
-    for loader in _shuffling_loaders(sources.values()):
+    for loader in _unsaved_loaders(sources.values()):
+        if _is_random(loader):
+            does, begins = "shuffles", "a new epoch"
+        elif _is_stream(loader) and "data" not in kinds:  # with data registered, it may be a validation's
+            does, begins = "streams", "its stream anew"
+        else:
+            continue
         words = (
-            f"a DataLoader that shuffles ({_described(loader)}) is not registered: after an interruption it begins a"
-            " new epoch; use torchdata's StatefulDataLoader and register it"
+            f"a DataLoader that {does} ({_described(loader)}) is not registered: after an interruption it begins"
+            f" {begins}; use torchdata's StatefulDataLoader and register it"
         )
         yield "data", words
         return
 
 
-def _shuffling_loaders(registered: Any) -> Iterator[Any]:
-    """Living DataLoaders whose order is random and whose position nobody saves.
+def _unsaved_loaders(registered: Any) -> Iterator[Any]:
+    """Living DataLoaders whose position nobody saves.
 
     Asked of the garbage collector, once: 40 to 90 ms with torch loaded. Rejected: replacing DataLoader.__init__.
     """
@@ -86,7 +92,7 @@ def _shuffling_loaders(registered: Any) -> Iterator[Any]:
     classes = _with_subclasses(loader_class)
     for loader in [found for found in gc.get_objects() if type(found) in classes]:
         parts = [loader, *(getattr(loader, name, None) for name in _PARTS)]
-        if saved.isdisjoint(map(id, parts)) and _is_random(loader):
+        if saved.isdisjoint(map(id, parts)):
             yield loader
 
 
@@ -103,5 +109,10 @@ def _is_random(loader: Any) -> bool:
     return not kinds.isdisjoint({"RandomSampler", "WeightedRandomSampler", "SubsetRandomSampler"})
 
 
+def _is_stream(loader: Any) -> bool:
+    return any(kind.__name__ == "IterableDataset" for kind in type(getattr(loader, "dataset", None)).__mro__)
+
+
 def _described(loader: Any) -> str:
-    return f"{type(loader.dataset).__name__}, batches of {loader.batch_size}, {type(loader.sampler).__name__}"
+    sampler = "" if _is_stream(loader) else f", {type(loader.sampler).__name__}"  # a stream has one that says nothing
+    return f"{type(loader.dataset).__name__}, batches of {loader.batch_size}{sampler}"

@@ -107,8 +107,13 @@ def test_the_backend_of_the_job_goes_before_the_codes_and_another_than_on_disk_n
 
 FORGETFUL = """
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import hpc_resume
+class Lines(IterableDataset):
+    def __iter__(self): return iter(range(8))
+class Position:
+    def state_dict(self): return {}
+    def load_state_dict(self, state): pass
 model = torch.nn.Linear(2, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 shuffled = DataLoader(TensorDataset(torch.ones(8, 2)), shuffle=True, batch_size=2)
@@ -122,6 +127,12 @@ with hpc_resume.Run("second") as run:
     run.register(optimizer=optimizer, rng=hpc_resume.rng())
     del shuffled
     for step in run.steps(3): pass
+print("streaming", flush=True)
+lines = DataLoader(Lines(), batch_size=4)
+for name, more in (("streaming", {}), ("validating", {"train_data": Position()})):
+    with hpc_resume.Run(name) as run:
+        run.register(optimizer=optimizer, rng=hpc_resume.rng(), **more)
+        for step in run.steps(3): pass
 print("third", flush=True)
 with hpc_resume.Run("third") as run:
     run.register(loader=ordered)
@@ -136,11 +147,14 @@ def test_what_looks_forgotten_is_named_once_and_what_is_there_is_not(start, tmp_
     child = start(QUIET + FORGETFUL)
     assert child.code(TORCH_DEADLINE) == 78, child.output
     first, _, rest = child.output.partition("second\n")
-    second, _, third = rest.partition("third\n")
+    second, _, rest = rest.partition("streaming\n")
+    streaming, _, third = rest.partition("third\n")
     assert (first.count(RNG), first.count(LOADER)) == (1, 1)
     assert [event["what"] for event in events(tmp_path, "forgotten")] == ["rng", "data"]
     assert events(tmp_path, "registered") == [{"components": {"model": "model", "optimizer": "optimizer"}}]
     assert "registered" not in second
+    assert streaming.count("a DataLoader that streams (Lines, batches of 4) is not registered") == 1
+    assert streaming.count("registered") == 1
     assert "use torchdata.stateful_dataloader.StatefulDataLoader in its place" in third
 
 

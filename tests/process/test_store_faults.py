@@ -86,6 +86,79 @@ while True:
 print("calls", call, "before the commit", lost)
 """
 
+START = """
+import ctypes, errno, os, shutil, sys
+from pathlib import Path
+from hpc_resume.checkpoints.generations import Generations
+from hpc_resume.checkpoints.placing import ByManifest, ByRename
+from hpc_resume.checkpoints.state_dict import StateComponent
+from hpc_resume.checkpoints.store import Store
+from hpc_resume.errors import HpcResumeError
+
+base, placing, name = Path(sys.argv[1]), {"rename": ByRename, "manifest": ByManifest}[sys.argv[2]], sys.argv[3]
+number = 0 if name == "KILL" else getattr(errno, name)
+faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
+
+class State:
+    def __init__(self, step): self.step = step
+    def state_dict(self): return {"step": self.step}
+
+def start(run):
+    log = Generations(run / "lease")
+    generation = log.claim({"pid": 1})
+    store = Store(run / "checkpoints", run / "latest", attempt=1, keep=2, generation=generation)
+    store._placing = placing(run / "checkpoints", generation)
+    store.clear_leftovers()
+    loaded = store.load()
+    if loaded.newest is None and [skipped for skipped in loaded.skipped if not skipped.lasting]:
+        raise SystemExit(7)  # as run/storage.py refuses it
+    log.go_on_from(generation, loaded.newest.step if loaded.newest else 0)
+    for skipped in loaded.skipped:
+        store.set_aside(skipped)
+    store.point_latest(loaded.newest.step)
+    return store, loaded
+
+origin = base / "origin"
+origin.mkdir()
+store = Store(origin / "checkpoints", origin / "latest", attempt=1, keep=3)
+store._placing = placing(origin / "checkpoints", 0)
+for step in (1, 2, 3):
+    store.publish(step, {"state": StateComponent(State(step))})
+store.begin(4)  # whoever wrote it was killed
+(origin / "checkpoints" / "step-00000003" / "state.json").write_text("{}")
+
+call = 0
+while True:
+    directory = base / str(call)
+    shutil.copytree(origin, directory)
+    if os.fork() == 0:
+        faults.fault_arm(call, number, False)
+        code = 7
+        try:
+            start(directory)
+            code = 0
+        except (OSError, HpcResumeError):
+            pass
+        finally:
+            os._exit(code if faults.fault_count() > call else 10)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    assert code in (0, 7, 10) or (code == -9 and number == 0), (call, code)
+    store, loaded = start(directory)
+    assert loaded.newest.step in (1, 2) if number else loaded.newest.step == 2, (call, code, loaded)
+    if loaded.newest.step == 1:  # what could not be read while the start looked at it has been gone on without
+        assert code == 0, call
+    assert (directory / "latest").read_text() == f"step-{loaded.newest.step:08d}\\n"
+    for step in (3, 4):
+        assert store.publish(step, {"state": StateComponent(State(step))}).warnings == (), call
+    steps = sorted(path.name for path in (directory / "checkpoints").iterdir() if ".broken-" not in path.name)
+    assert steps == ["step-00000003", "step-00000004"], (call, steps)
+    shutil.rmtree(directory)
+    if code == 10:
+        break
+    call += 1
+print("calls", call)
+"""
+
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory) -> Path:
@@ -120,3 +193,17 @@ def test_no_call_of_a_publish_can_fail_so_that_a_good_checkpoint_is_lost(library
     calls, lost = int(done.stdout.split()[1]), int(done.stdout.split()[-1])
     assert calls > 50, "the faults did not reach the calls"
     assert 15 < lost < calls, "no call before the commit, or none after it, was hit"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("placing", "fault"), [("rename", "KILL"), ("rename", "EIO"), ("manifest", "KILL")])
+def test_no_call_of_a_start_can_fail_so_that_a_good_checkpoint_is_lost(library, tmp_path, placing, fault):
+    """A start that claims, clears away, finds the newest broken and goes on from the one before."""
+    script = tmp_path / "driver.py"
+    script.write_text(textwrap.dedent(START))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, placing, fault],
+        env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[1]) > 50, "the faults did not reach the calls"

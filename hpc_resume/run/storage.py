@@ -8,6 +8,7 @@ leaves everything as it was.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from hpc_resume.run.events import EventLog
     from hpc_resume.run.opening import Opening
 
+_AGAIN = (1.0, 2.0, 4.0)  # seconds; a server that was restarted answers again by then
 _RESHARDS = "dcp"  # the one backend that gives each rank its part whatever their number was
 
 
@@ -71,7 +73,7 @@ def open_storage(environment: Environment, opening: Opening, events: EventLog, w
     store = _store(environment, opening, wishes, log, generation)
     if opening.lease is not None:
         store.clear_leftovers(_judge_of(log))
-    shared = store.load(checksums=environment.checksums)
+    shared = _load(store, checksums=environment.checksums, wait=opening.lease is not None)
     mirror = mirror_of(environment, opening) if shared == Loaded(None, ()) and opening.lease is not None else None
     first = opening.attempt == 1 and environment.restart_count == 0
     if mirror is not None and bring_back(mirror, store, opening.run_dir.path, opening.attempt, first=first):
@@ -144,6 +146,19 @@ def _judge_of(log: Generations) -> Callable[[int, Path], bool]:
     return is_dead
 
 
+def _load(store: Store, *, checksums: bool, wait: bool) -> Loaded:
+    """What cannot be read now is looked at again: to go on from an older one gives up the work since, for good."""
+    loaded = store.load(checksums=checksums)
+    for pause in _AGAIN if wait else ():
+        unread = next((skipped for skipped in loaded.skipped if not skipped.lasting), None)
+        if unread is None:
+            break
+        say(f"{unread.directory} cannot be read now ({unread.reason}); it is tried again in {pause:g} s")
+        time.sleep(pause)
+        loaded = store.load(checksums=checksums)
+    return loaded
+
+
 def _newer(shared: Loaded, fast: FastTier | None, *, checksums: bool) -> Loaded:
     """The fast tier's where it is newer and whole; a broken one there is no loss to speak of."""
     found = fast.store.load(checksums=checksums).newest if fast is not None else None
@@ -200,7 +215,8 @@ def _go_on(store: Store, log: Generations, generation: int, loaded: Loaded, shar
 def _tell(loaded: Loaded, events: EventLog) -> None:
     used = f"step {loaded.newest.step} is used instead" if loaded.newest else "there is no other, the run starts anew"
     for skipped in loaded.skipped:
-        say(f"{skipped.directory} is broken ({skipped.reason}); {used}. It is kept; remove it by hand")
+        state = "is broken" if skipped.lasting else "cannot be read"
+        say(f"{skipped.directory} {state} ({skipped.reason}); {used}. It is kept; remove it by hand")
         events.write("skipped", checkpoint=skipped.directory.name, reason=skipped.reason)
     if loaded.newest is not None:
         events.write("resumed", step=loaded.newest.step)

@@ -130,3 +130,34 @@ def test_a_broken_newest_is_set_aside_and_the_run_says_so(start, tmp_path, event
     assert again.code() == 138
     aside = run.checkpoints_dir / f"step-{newest:08d}.broken-1"
     assert (aside / "broken.txt").read_text().startswith("state.json: checksum")
+
+
+UNREADABLE = """
+import os, sys
+healthy, left = os.preadv, int(sys.argv[1])
+def failing(descriptor, *arguments):
+    global left
+    if left and "checkpoints/step-" + NEWEST in os.readlink(f"/proc/self/fd/{descriptor}"):
+        left -= 1
+        raise OSError(5, "Input/output error")
+    return healthy(descriptor, *arguments)
+os.preadv = failing
+"""
+
+
+@pytest.mark.parametrize(("failures", "lost"), [(2, 0), (1000, 5)])
+def test_a_newest_that_cannot_be_read_for_a_moment_is_looked_at_again(start, tmp_path, eventually, failures, lost):
+    run = RunDir(tmp_path / "run")
+    child = start(TRAIN, "x")
+    eventually(lambda: (run.latest_step() or 0) >= 10, "two saves")
+    child.signal(signal.SIGKILL)
+    child.code()
+    newest = run.latest_step()
+    source = UNREADABLE.replace("NEWEST", repr(f"{newest:08d}")) + TRAIN
+    again = start(source.replace("10**6", str(newest + 1)), str(failures))
+    assert "cannot be read now (state.json: Input/output error); it is tried again in 1 s" in again.wait_line("again")
+    again.wait_line(f"start {newest - lost}")
+    assert again.code() == 0, again.output
+    assert again.output.count("it is tried again") == (3 if lost else 2)
+    assert again.output.count(f"step {newest - lost} is used instead") == bool(lost)
+    assert "is broken" not in again.output

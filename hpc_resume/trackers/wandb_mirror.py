@@ -6,7 +6,6 @@ they are what `wandb.restore(name, run_path)` reads, so a person can have them w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -49,16 +48,29 @@ class WandbMirror:
         entity = self._wishes.entity or api.default_entity
         try:
             run = api.run(f"{entity}/{self._wishes.project or 'uncategorized'}/{run_id}")
-        except wandb.errors.CommError:
-            return  # no such run yet
-        names = [file.name for slot in SLOTS for file in run.files(names=[f"{PREFIX}/{slot}/{MANIFEST_FILE}"])]
-        for name in names:
-            slot = PurePosixPath(name).parent
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a torn slot; the other one counts
-                run.file(name).download(root=str(into), replace=True)
-                for path in _stored(into / name):
-                    run.file(str(slot / path)).download(root=str(into), replace=True)
-                (into / slot).rename(into / slot.name)
+        except wandb.errors.CommError as error:
+            if _says_absent(error):
+                return  # no such run yet
+            raise
+        failed = [why for slot in SLOTS if (why := self._fetch_slot(run, slot, into)) is not None]
+        if failed and not any((into / slot).exists() for slot in SLOTS):
+            raise failed[0]
+
+    def _fetch_slot(self, run: Any, slot: str, into: Path) -> Exception | None:
+        """Why it could not be fetched; None for one that is here now, and for one that is not whole at W&B either."""
+        place = f"{PREFIX}/{slot}"
+        try:
+            if not _download(run, f"{place}/{MANIFEST_FILE}", into):
+                return None
+            for path in _stored(into / place / MANIFEST_FILE):
+                if not _download(run, f"{place}/{path}", into):
+                    return None
+            (into / place).rename(into / slot)
+        except (ValueError, KeyError, TypeError):
+            return None  # a torn manifest
+        except Exception as error:  # noqa: BLE001 - wandb raises its CommError for every kind
+            return None if _says_absent(error) else error
+        return None
 
     def publish(self, step: int, directory: Path) -> None:
         """Copy it into the run's own directory, from where wandb-core uploads it behind the training."""
@@ -75,6 +87,18 @@ class WandbMirror:
             if path.is_file():
                 run.save(str(path), base_path=run.dir, policy="now")
         self._file.note(slot=number)
+
+
+def _download(run: Any, name: str, into: Path) -> bool:
+    """Whether there is such a file; one that there is not has the md5 "0", says wandb.restore."""
+    found = [file for file in run.files(names=[name]) if file.md5 != "0"]
+    if found:
+        found[0].download(root=str(into), replace=True).close()
+    return bool(found)
+
+
+def _says_absent(error: Exception) -> bool:
+    return any(words in str(error).lower() for words in ("not found", "could not find"))
 
 
 def _stored(manifest: Path) -> list[str]:

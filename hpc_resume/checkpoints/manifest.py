@@ -55,7 +55,7 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     def encode(self) -> bytes:
-        """One line of JSON, with a sum of itself at its end."""
+        """One line of JSON, with a sum of itself at its end. Raises CheckpointError for one that nobody would read."""
         record = {
             "version": FORMAT_VERSION,
             "step": self.step,
@@ -68,7 +68,10 @@ class Manifest:
             "hpc_resume": VERSION,
             "versions": _versions(),
         }
-        return sealed(record)
+        encoded = sealed(record)
+        if len(encoded) > _MANIFEST_LIMIT:
+            raise CheckpointError(f"step {self.step} is {len(self.files):,} files, too many; save fewer, larger ones")
+        return encoded
 
 
 class BrokenError(Exception):

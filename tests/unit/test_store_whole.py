@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_resume.checkpoints import sums
+from hpc_resume.checkpoints import manifest, sums
 from hpc_resume.checkpoints.retention import Retention
 from hpc_resume.checkpoints.sink import Sink, collected
 from hpc_resume.checkpoints.state_dict import StateComponent
@@ -116,6 +116,17 @@ def test_a_broken_one_is_set_aside_with_the_reason_in_it(root):
     assert place == root / "step-00000002.broken-1"
     assert (place / "broken.txt").read_text().startswith("files/1.bin: checksum")
     assert open_store(root).load().skipped == ()
+
+
+def test_what_no_load_would_take_is_not_published(root, monkeypatch):
+    store = open_store(root)
+    store.publish(1, {"files": Files()})
+    store.publish(2, {"state": StateComponent(State(1))})
+    monkeypatch.setattr(manifest, "_MANIFEST_LIMIT", (root / "step-00000002/manifest.json").stat().st_size + 20)
+    with pytest.raises(CheckpointError, match="step 3 is 4 files, too many; save fewer, larger ones"):
+        store.publish(3, {"files": Files()})
+    assert names(root) == ["step-00000001", "step-00000002"]
+    assert open_store(root).load().newest.step == 2
 
 
 def test_what_cannot_be_read_now_is_not_set_aside(root, monkeypatch):

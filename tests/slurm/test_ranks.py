@@ -150,7 +150,10 @@ def test_a_rank_killed_after_the_warning_costs_no_more_than_the_last_save(ranks:
     job, run = ranks.start(60, 0.02)
     wait_for(lambda: len(executed(run, 0)) > 10, 90, "the first steps")
     known = records(run, 1)
+    os.kill(known[1]["pid"], signal.SIGSTOP)  # nothing can be agreed without it
     os.kill(known[6]["pid"], signal.SIGUSR1)
+    told = run / f"attempts/0001/events/{known[0]['host']}.{known[0]['pid']}.jsonl"
+    wait_for(lambda: '"event": "received"' in told.read_text(), 60, "rank 0 to know of the warning")
     os.kill(known[1]["pid"], signal.SIGKILL)
     record = wait_for(lambda: exit_record(run / "attempts/0001"), 60, "the end of the first attempt")
     assert record["step_after"] >= 7

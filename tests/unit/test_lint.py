@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -100,12 +102,53 @@ def test_other_ways_of_saying_it_are_found_too(tmp_path, rule, text):
     assert [found[0] for found in found_in(tmp_path, text)] == [rule]
 
 
+# What looks like it, and is right.
+ALSO_RIGHT = [
+    "import os, wandb\nos.environ['WANDB_RUN_ID'] = 'a'\nwandb.init(resume='allow')\n",
+    "import wandb\nwandb.init(resume='allow', settings=wandb.Settings(run_id='a'))\n",
+    "import wandb\nrun = wandb.init()\ntrainer.fit(model)\nrun.mark_preempting()\n",
+    "import wandb\nrun = wandb.init()\nrun.mark_preempting()\nrun.finish(exit_code=138)\n",
+    "import signal, threading, wandb\ndef stop(s, f):\n    threading.Thread(target=lambda: wandb.finish()).start()\nsignal.signal(15, stop)\n",
+    "import signal, wandb\ndef save():\n    wandb.log({})\ndef stop(s, f):\n    timer.save()\nsignal.signal(15, stop)\n",
+    "import signal, wandb\nfrom other import save\nclass T:\n    def save(self):\n        wandb.log({})\ndef stop(s, f):\n    save()\nsignal.signal(15, stop)\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ALSO_RIGHT)
+def test_what_only_looks_like_it_is_let_pass(tmp_path, text):
+    assert found_in(tmp_path, text) == []
+
+
+@pytest.mark.parametrize("section", ["wandb: {}", "sweep: {id: e/p/abc, agents: 2}"])
+def test_a_job_beside_it_that_names_the_run_is_an_id(tmp_path, section):
+    text = WRONG_AND_RIGHT["resume-without-id"][0]
+    (tmp_path / "job.yaml").write_text(f"name: a\n{section}\n")
+    assert found_in(tmp_path, text) == []
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: [python, train.py]\n")
+    assert len(found_in(tmp_path, text)) == 1
+
+
+UNREADABLE = {"deep": "x = " + "-" * 100_000 + "1\n", "chain": "a" + ".b" * 3000 + "()\n", "nul": "x = '\0'\n"}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_parsed_is_a_finding_and_no_traceback(tmp_path, text):
+    assert [found[0] for found in found_in(tmp_path, text)] == ["syntax"]
+
+
+def test_an_odd_escape_is_the_compilers_business(tmp_path, recwarn):
+    assert found_in(tmp_path, "import re\nre.compile('\\d')\nx = 1 is 1\n") == []
+    assert not recwarn.list
+
+
 def test_a_directory_is_searched_and_what_is_no_python_is_a_finding(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/train.py").write_text("def (\n")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/other.py").write_text("def (\n")
     (tmp_path / "job.yaml").write_text("name: a\nname: b\n")
+    (tmp_path / "named.py").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
     found = lint([tmp_path])
     assert [(problem.file.rpartition("/")[2], problem.key) for problem in found] == [
         ("train.py", "syntax"),
@@ -124,11 +167,12 @@ def test_the_verb_prints_one_line_a_finding_and_ends_with_one(cli, tmp_path):
     (tmp_path / "train.py").write_text("print(1)\n")
     assert (cli("lint").code, cli("lint").out) == (0, "")
     assert cli("lint", "absent.py").code == 78
+    (tmp_path / "train.ipynb").write_text('{"cells": []}')  # it would even parse, and nothing in it be found
+    done = cli("lint", "train.ipynb")
+    assert (done.code, "neither Python nor YAML" in done.err) == (78, True)
     assert "mark-after-init: " in cli("lint", "--rules").out
 
 
-def test_our_own_examples_have_no_finding():
-    from pathlib import Path
-
-    examples = Path(__file__).parents[2] / "examples"
-    assert lint([examples]) == []
+def test_our_own_sources_have_no_finding():
+    root = Path(__file__).parents[2]
+    assert lint([root / "examples", root / "hpc_resume", root / "benchmarks"]) == []

@@ -7,7 +7,9 @@ message says what happens, then what to do.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ from hpc_resume.launch.yaml_source import parse
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 _JOB_SUFFIXES: Final = (".yaml", ".yml")
+_PYTHON_SUFFIXES: Final = (".py", ".pyw", ".pyi", "")
+_JOB_FILES: Final = ("job.yaml", "*.job.yaml")
 _SKIPPED: Final = {"__pycache__", "node_modules", "site-packages"}
 
 
@@ -31,7 +35,8 @@ def rules() -> dict[str, str]:
 def lint(paths: list[Path]) -> list[Problem]:
     """The findings in `paths`, by file and place; a directory stands for the Python files and job.yaml files in it.
 
-    Raises ConfigError for a path that cannot be read. A file that is not Python, or no YAML, is a finding.
+    Raises ConfigError for a path that cannot be read, or is neither by its name. What is no Python or no YAML then is a
+    finding.
     """
     found: list[Problem] = []
     for path in paths:
@@ -55,14 +60,39 @@ def lint_file(path: Path) -> Iterator[Problem]:
                 yield Problem(str(path), line, column, name, message)
         return
     try:
+        yield from _python_findings(path, content)
+    except (RecursionError, MemoryError):
+        yield Problem(str(path), 1, 1, "syntax", "its expressions are nested too deeply to be looked at")
+
+
+def _python_findings(path: Path, content: bytes) -> list[Problem]:
+    try:
         module = read_module(content)
     except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        yield Problem(str(path), line, getattr(error, "offset", None) or 1, "syntax", f"this is no Python: {error}")
-        return
-    for name, rule in PYTHON_RULES.items():
-        for node, message in rule(module):
-            yield Problem(str(path), _line(node), _column(node), name, message)
+        line, column = getattr(error, "lineno", None) or 1, getattr(error, "offset", None) or 1
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        what = f"this is no Python {version}: {getattr(error, 'msg', None) or error}"
+        return [Problem(str(path), line, column, "syntax", what)]
+    if not module.names_run:
+        module = replace(module, names_run=_is_named_by_a_job(path))
+    return [
+        Problem(str(path), _line(node), _column(node), name, message)
+        for name, rule in PYTHON_RULES.items()
+        for node, message in rule(module)
+    ]
+
+
+def _is_named_by_a_job(path: Path) -> bool:
+    """Whether a job.yaml beside it gives the training its W&B run id: `wandb:` and `sweep:` do."""
+    for pattern in _JOB_FILES:
+        for job in path.parent.glob(pattern):
+            try:
+                data = parse(_read(job), str(job)).data
+            except (SpecError, ConfigError):  # its own findings say so
+                continue
+            if {"wandb", "sweep"} & set(data):
+                return True
+    return False
 
 
 def _line(node: ast.AST) -> int:
@@ -75,8 +105,12 @@ def _column(node: ast.AST) -> int:
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
+        if path.suffix not in (*_JOB_SUFFIXES, *_PYTHON_SUFFIXES):
+            raise ConfigError(
+                f"{path}: neither Python nor YAML by its name; name Python files, job.yaml files or directories"
+            )
         return [path]
-    every = (file for pattern in ("*.py", "job.yaml", "*.job.yaml") for file in path.rglob(pattern))
+    every = (file for pattern in ("*.py", *_JOB_FILES) for file in path.rglob(pattern) if file.is_file())
     return sorted(file for file in every if not any(_is_skipped(part) for part in file.relative_to(path).parts))
 
 

@@ -13,6 +13,7 @@ Rule = Callable[[Module], Iterator[Finding]]
 PYTHON_RULES: Final[dict[str, Rule]] = {}
 
 _RUN_METHODS: Final = ("mark_preempting", "finish", "log", "alert", "save", "log_artifact")
+_TRAINING: Final = ("train", "fit", "main", "loop", "epoch")
 _EXITS: Final = ("sys.exit", "exit", "quit", "os._exit")
 
 
@@ -38,13 +39,15 @@ def mark_after_init(module: Module) -> Iterator[Finding]:
 
 
 def _marks(module: Module, block: list[ast.stmt], *, begun: bool) -> Iterator[Finding]:
-    for statement in block:
-        if isinstance(statement, ast.For | ast.While | ast.AsyncFor):
+    for index, statement in enumerate(block):
+        if _trains(module, statement):
             return  # after the training it is a decision of its own
         value = statement.value if isinstance(statement, ast.Expr | ast.Assign) else None
         if value is not None and _begins(module, value):
             begun = True
         elif begun and isinstance(value, ast.Call) and _method(value) == "mark_preempting":
+            if any(_ends(module, following) for following in block[index + 1 : index + 2]):
+                return  # the run is handed back: nothing can crash after this
             yield (
                 value,
                 (
@@ -52,6 +55,20 @@ def _marks(module: Module, block: list[ast.stmt], *, begun: bool) -> Iterator[Fi
                     " mark at the warning, before the last save (hpc_resume does)"
                 ),
             )
+
+
+def _trains(module: Module, statement: ast.stmt) -> bool:
+    """A loop, or a call of what is named like one."""
+    if isinstance(statement, ast.For | ast.While | ast.AsyncFor):
+        return True
+    value = statement.value if isinstance(statement, ast.Expr | ast.Assign) else None
+    called = module.name_of(value).rpartition(".")[2].lower() if isinstance(value, ast.Call) else ""
+    return any(word in called for word in _TRAINING)
+
+
+def _ends(module: Module, statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Call) and (_method(value) == "finish" or module.name_of(value) in _EXITS)
 
 
 def _begins(module: Module, node: ast.AST) -> bool:
@@ -62,11 +79,13 @@ def _begins(module: Module, node: ast.AST) -> bool:
 @rule("resume-without-id")
 def resume_without_id(module: Module) -> Iterator[Finding]:
     """resume= without id=: each attempt is a new run."""
+    if module.names_run:
+        return
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call) or not module.is_call(node, "wandb.init"):
             continue
         given = {keyword.arg: keyword.value for keyword in node.keywords}
-        if None in given or "id" in given or "resume" not in given:
+        if {None, "id", "settings"} & set(given) or "resume" not in given:
             continue
         value = given["resume"]
         if isinstance(value, ast.Constant) and value.value in ("allow", "must", True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,12 +12,16 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """`names` maps a local name to what it was imported as (`exit` to `sys.exit`); `runs` are W&B runs."""
+    """`names` maps a local name to what it was imported as (`exit` to `sys.exit`); `runs` are W&B runs.
+
+    `names_run`: the run id is told by WANDB_RUN_ID, which the source mentions or a job.yaml sets.
+    """
 
     tree: ast.Module
     names: dict[str, str]
     functions: dict[str, Function]
     runs: frozenset[str]
+    names_run: bool = False
 
     def name_of(self, node: ast.AST) -> str:
         """The dotted name of a call's function or of an expression, imports undone: `wandb.init`, `sys.exit`."""
@@ -50,7 +55,7 @@ class Module:
                     yield handler, self.name_of(node.args[0]).rpartition(".")[2] or "a signal"
 
     def reached(self, function: Function) -> Iterator[ast.AST]:
-        """The nodes of a function and of this file's functions that it calls."""
+        """The nodes that run in a function and in this file's functions that it calls; not what it only hands on."""
         seen: set[int] = set()
         waiting = [function]
         while waiting:
@@ -58,21 +63,42 @@ class Module:
             if id(current) in seen:
                 continue
             seen.add(id(current))
-            for node in ast.walk(current):
+            for node in _run_by(current):
                 yield node
-                called = self._function(node.func) if isinstance(node, ast.Call) else None
+                called = self._called(node.func) if isinstance(node, ast.Call) else None
                 if called is not None:
                     waiting.append(called)
 
     def _function(self, node: ast.AST) -> Function | None:
+        """The one that is handed on under this name."""
         if isinstance(node, ast.Lambda):
             return node
         return self.functions.get(self.name_of(node).rpartition(".")[2])  # self.stop is stop
 
+    def _called(self, node: ast.AST) -> Function | None:
+        """As above, of a call: `anything.stop()` may be anybody's, and so is a name that was imported."""
+        if isinstance(node, ast.Attribute):
+            ours = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            return self.functions.get(node.attr) if ours else None
+        is_imported = isinstance(node, ast.Name) and node.id in self.names
+        return None if is_imported else self._function(node)
+
+
+def _run_by(function: Function) -> Iterator[ast.AST]:
+    """The nodes of a function's body, without the bodies of functions and lambdas in it."""
+    body = [function.body] if isinstance(function, ast.Lambda) else list(function.body)
+    waiting: list[ast.AST] = list(reversed(body))
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, Function):
+            waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+
 
 def read_module(content: bytes) -> Module:
     """Parse it. Raises SyntaxError or ValueError for what is no Python."""
-    tree = ast.parse(content)
+    with warnings.catch_warnings(action="ignore"):  # its own compiler will say them
+        tree = ast.parse(content)
     names: dict[str, str] = {}
     functions: dict[str, Function] = {}
     for node in ast.walk(tree):
@@ -82,7 +108,8 @@ def read_module(content: bytes) -> Module:
             names |= {alias.asname or alias.name: f"{node.module or ''}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             functions[node.name] = node
-    return Module(tree, names, functions, frozenset(_runs(Module(tree, names, functions, frozenset()))))
+    runs = frozenset(_runs(Module(tree, names, functions, frozenset())))
+    return Module(tree, names, functions, runs, names_run=b"WANDB_RUN_ID" in content)
 
 
 def _imported(alias: ast.alias) -> str:

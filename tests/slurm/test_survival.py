@@ -154,7 +154,7 @@ def test_five_interruptions_each_of_another_kind(project: Project) -> None:
 
 
 def test_sigterm_in_a_rank_at_the_start_of_a_grace_time_is_a_warning(project: Project) -> None:
-    """Under srun the task gets TERM at the start of the grace time (SLURM facts b2, b5), and leaves inside it."""
+    """Under srun the task gets TERM at the start of the grace time, and leaves inside it."""
     cluster, steps = project.cluster, 600
     cluster.set_grace("low", 30)
     job, run = project.submit(steps, launcher="srun")

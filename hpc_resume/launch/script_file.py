@@ -16,6 +16,7 @@ from hpc_resume.errors import CommandLineError, ConfigError, HpcResumeError
 from hpc_resume.launch.bash_syntax import syntax_error
 
 SCRIPT_MODE: Final = 0o755
+MAX_BYTES: Final = 16 * 1024 * 1024  # far above any script
 
 
 def verify(script: str) -> None:
@@ -77,9 +78,12 @@ def _refuse_odd(path: Path, target: Path) -> None:
 def changes(old: Path, script: str) -> str:
     """A unified diff from the script in `old` to `script`, empty when they are the same bytes."""
     try:
-        content = old.read_bytes()
+        with old.open("rb") as file:  # a pipe is fine, and /dev/zero has no end
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{old}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{old}: is larger than {MAX_BYTES // 1024 // 1024} MiB: this is not a script of ours")
     if content == script.encode():
         return ""
     lines = content.decode(errors="backslashreplace").splitlines(keepends=True)

@@ -75,6 +75,11 @@ def test_diff_is_empty_for_the_same_and_1_for_another(cli, tmp_path):
     assert "\n+#SBATCH --mem=16G\n" in other.out
     assert other.out.startswith("--- job.sbatch\n+++ ")
     assert cli("render", "--diff", "none").code == 78
+    with (tmp_path / "endless").open("wb") as file:  # as /dev/zero, which was read until the memory was full
+        file.truncate(16 * 1024 * 1024 + 1)
+    endless = cli("render", "--diff", "endless")
+    assert (endless.code, endless.out) == (78, "")
+    assert endless.err == "endless: is larger than 16 MiB: this is not a script of ours\n"
 
 
 def test_explain_names_the_key_and_the_line_of_every_line_of_the_script(cli, tmp_path):

@@ -44,7 +44,7 @@ ENV_SAVE_AUTO: Final = "HPC_RESUME_SAVE_AUTO"  # 1: as often as the ledger and t
 ENV_BACKEND: Final = "HPC_RESUME_BACKEND"  # the format of every state_dict; empty: each by its content
 ENV_DRILL: Final = "HPC_RESUME_DRILL"  # steps, with commas, at which the training warns itself; 0: none, a reference
 ENV_KEEP: Final = "HPC_RESUME_KEEP"  # checkpoints kept, at least 2
-ENV_KEEP_EVERY: Final = "HPC_RESUME_KEEP_EVERY"  # and each whose step is a multiple of this; empty or 0: no others
+ENV_KEEP_EVERY: Final = "HPC_RESUME_KEEP_EVERY"  # and of every so many steps the first; empty or 0: no others
 ENV_SAVE_ASYNC: Final = "HPC_RESUME_SAVE_ASYNC"  # 1: a save costs the training a copy in memory, and is written behind
 ENV_FAST_DIR: Final = "HPC_RESUME_FAST_DIR"  # a directory of the node that takes a save first; empty: none
 ENV_CHECKSUMS: Final = "HPC_RESUME_CHECKSUMS"  # 0: a start compares sizes and does not read every byte
@@ -155,7 +155,7 @@ SCRIPT_VARIABLES: Final = (
     ("HR_SAVE_AUTO", "1: as often as the ledger and the cost of a save suggest"),
     ("HR_BACKEND", "format of the checkpoints; empty: each component's by its content"),
     ("HR_KEEP", "checkpoints kept"),
-    ("HR_KEEP_EVERY", "and each whose step is a multiple of this; 0: no others"),
+    ("HR_KEEP_EVERY", "and of every so many steps the first; 0: no others"),
     ("HR_SAVE_ASYNC", "1: saves are written behind the training; 0: not; empty: as the code says"),
     ("HR_FAST_DIR", "directory of the node that takes a save first; empty: none"),
     ("HR_RESHARD", "1: a checkpoint of another number of ranks is loaded where its format can"),

@@ -1,4 +1,7 @@
-"""Which checkpoints stay: the newest few, and every so many steps one for good. Pure."""
+"""Which checkpoints stay: the newest few, and of every so many steps the first for good. Pure.
+
+Chosen: the first at or after each multiple. Rejected: those at a multiple; saves by time hit none, and all would go.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """`keep` newest ones, and each whose step is a multiple of `every` (0: none), however it came to be saved."""
+    """`keep` newest ones, and the first at or after each multiple of `every` (0: none), however it came to be saved."""
 
     keep: int
     every: int = 0
 
     def superfluous(self, steps: Iterable[int]) -> list[int]:
         """Of `steps`, newest first, those that may go; never one of the newest `keep`."""
-        return [step for step in list(steps)[self.keep :] if not (self.every and step and step % self.every == 0)]
+        found = list(steps)
+        # Newest first: of every so many steps the last assignment is the lowest.
+        first = {step // self.every: step for step in found if step >= self.every} if self.every else {}
+        stay = set(first.values())
+        return [step for step in found[self.keep :] if step not in stay]

@@ -53,7 +53,7 @@ class Store:
         latest: the file that names the newest; None: there is none (a fast tier).
         attempt: goes into the manifests.
         keep: how many stay.
-        keep_every: and each whose step is a multiple of this; 0: no others.
+        keep_every: and of every so many steps the first; 0: no others.
         generation: what this process has claimed; 0: it claimed nothing, and must be the only one.
         generations: the log of claims, `lease/` beside `latest` unless told.
         world_size: processes of the training, for the manifests; 0: unknown.

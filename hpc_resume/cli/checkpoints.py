@@ -12,7 +12,10 @@ def command(
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
     prune: Annotated[
-        int | None, typer.Option(metavar="KEEP", help="Remove all but the newest KEEP that verify; at least 2.")
+        int | None,
+        typer.Option(
+            metavar="KEEP", help="Remove all but the newest KEEP that verify, also those of keep_every; at least 2."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:

@@ -199,7 +199,7 @@ class Checkpoint(_Section):
     )
     keep: int = Field(default=2, ge=2, description="How many checkpoints stay: the newest, and one to fall back on.")
     keep_every: int | None = Field(
-        default=None, ge=1, description="Each whose step is a multiple of this stays for good, too."
+        default=None, ge=1, description="Of every so many steps the first checkpoint stays for good, too."
     )
     save_async: bool | None = Field(
         default=None,

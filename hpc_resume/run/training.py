@@ -31,7 +31,7 @@ class Run:
         run_dir: where this run is kept; HPC_RESUME_RUN_DIR goes before it, `runs/<script>/<NNNN>` comes after it.
         every: save every so many steps (100), so often ("15min") or "auto"; what job.yaml says goes before it.
         keep: checkpoints kept, at least 2; job.yaml's goes before it.
-        keep_every: and each whose step is a multiple of this; job.yaml's goes before it.
+        keep_every: and of every so many steps the first; job.yaml's goes before it.
         save_async: a save costs the training a copy in memory, and is written behind; job.yaml's goes before it.
         fast_dir: a directory of the node (tmpfs, NVMe) that takes a save first; job.yaml's goes before it.
         backend: the format of every state_dict (json, numpy, torch, safetensors, dcp); each by its content without it.

@@ -153,15 +153,16 @@ def names(root):
     return sorted(path.name for path in root.iterdir())
 
 
-def test_each_mth_stays_beside_the_newest(root):
+def test_of_every_m_steps_the_first_stays_beside_the_newest(root):
     store = open_store(root, keep_every=10)
-    for step in (3, 10, 13, 17, 20, 23, 26, 27):  # preemptions save at any step
+    for step in (3, 10, 13, 17, 21, 23, 36, 38, 39):  # time and preemptions save at any step
         assert store.publish(step, {"files": Files()}).warnings == ()
-    assert names(root) == [f"step-{step:08d}" for step in (10, 20, 26, 27)]
+    assert names(root) == [f"step-{step:08d}" for step in (10, 21, 36, 38, 39)]
 
 
 @pytest.mark.parametrize(
-    ("keep", "every", "go"), [(2, 0, [3, 2, 1]), (3, 0, [2, 1]), (2, 2, [3, 1]), (9, 0, []), (1, 5, [4, 3, 2, 1])]
+    ("keep", "every", "go"),
+    [(2, 0, [3, 2, 1]), (3, 0, [2, 1]), (2, 2, [3, 1]), (9, 0, []), (1, 5, [4, 3, 2, 1]), (1, 3, [4, 2, 1])],
 )
 def test_which_go(keep, every, go):
     assert Retention(keep, every).superfluous([5, 4, 3, 2, 1]) == go

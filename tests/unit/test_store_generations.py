@@ -113,6 +113,20 @@ def test_a_superseded_process_cannot_publish_and_nothing_of_it_is_left(tmp_path,
     assert (tmp_path / "latest").read_text() == "step-00000300\n"
 
 
+def test_a_process_that_was_superseded_while_it_wrote_publishes_nothing(tmp_path, take_over):
+    """The last look is right before the rename: what a slow writer has written by then goes, and is not even void."""
+    old = take_over()
+    draft = old.begin(5)
+    with old.filling(draft):
+        draft.add("state", StateComponent(State(5)).save)
+    new = take_over()
+    with pytest.raises(RunHeldError):
+        old.commit(draft)
+    assert [name for name in names(tmp_path) if name.startswith("step-")] == []
+    publish(new, 5)
+    assert new.load().newest.step == 5
+
+
 def stopped_before(old, call, resume, monkeypatch, error=RunHeldError):
     """Publish 400 with `old`, stopped right before its placing's `call`, while `resume` happens."""
     own = old._placing

@@ -40,8 +40,10 @@ def command(
     script_file.verify(script)
     console.say_notes(job_file.notes)
     if output and output != "-":
+        import shlex  # noqa: PLC0415
+
         script_file.write_whole(Path(output), script, script_file.SCRIPT_MODE)
-        console.say(f"wrote {output}; queue it with `sbatch {output}`")
+        console.say(f"wrote {output}; queue it with `sbatch {shlex.quote(output)}`")
     elif diff:
         changes = script_file.changes(Path(diff), script)
         console.answer(changes)

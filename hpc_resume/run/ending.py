@@ -92,11 +92,13 @@ def describe(error: BaseException, variables: Mapping[str, str]) -> str:
 
 def place_of(error: BaseException) -> str:
     """`file:line: ` of the user's own line that led to `error`, empty when there is none."""
-    package = f"{Path(__file__).parents[1]}{os.sep}"
+    package, library = (f"{Path(file).parent}{os.sep}" for file in (contract.__file__, os.__file__))
     found, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((package, "<")):
+        # What is installed lies below the library at some places (lib/python3.11/site-packages), and is not of it.
+        is_library = file.startswith(library) and "-packages" not in file
+        if not (is_library or file.startswith((package, "<"))):
             found = f"{file}:{trace.tb_lineno}: "
         trace = trace.tb_next
     return found

@@ -24,9 +24,14 @@ def test_the_script_goes_to_stdout_and_nothing_else(cli):
 def test_a_script_is_written_whole(cli, tmp_path):
     done = cli("render", "-o", "job.sbatch")
     assert (done.code, done.out) == (0, "")
+    assert done.err == "wrote job.sbatch; queue it with `sbatch job.sbatch`\n"
     path = tmp_path / "job.sbatch"
     assert path.read_text() == cli("render", "-o", "-").out
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_what_it_says_to_type_can_be_typed(cli):
+    assert "`sbatch 'my job.sbatch'`" in cli("render", "-o", "my job.sbatch").err
 
 
 def test_a_wrong_job_leaves_the_old_script(cli, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import pytest
 
 from hpc_resume.errors import UsageError
-from hpc_resume.run.ending import AlreadyFinished, Ending, Stopped, describe, judge
+from hpc_resume.run.ending import AlreadyFinished, Ending, Stopped, describe, judge, place_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,15 @@ def test_the_two_exits_are_exits_and_not_exceptions_that_a_training_would_catch(
     assert not isinstance(Stopped(10, 1), Exception)
     assert Stopped(10, 1).code == 138
     assert AlreadyFinished().code == 0
+
+
+def test_the_place_of_an_error_is_the_users_line_and_not_the_librarys_that_it_came_through():
+    """A full disk in `run.steps()` was said to be at contextlib.py:158."""
+
+    with pytest.raises(TypeError) as caught:
+        contextlib.ExitStack().enter_context(None)  # raises two lines of contextlib.py further down
+    assert caught.traceback[-1].path.name == "contextlib.py"
+    line = (
+        test_the_place_of_an_error_is_the_users_line_and_not_the_librarys_that_it_came_through.__code__.co_firstlineno
+    )
+    assert place_of(caught.value) == f"{__file__}:{line + 4}: "

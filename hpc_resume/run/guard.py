@@ -72,6 +72,10 @@ class Guard:
         bounded(lambda: self._outcome.write(ending, self._saver.published, ranks=words), 2.0)
         exit_now(ending.code)
 
+    def speak_for_all(self) -> None:
+        """Rank 0 is gone without a word."""
+        self._outcome.stand_in()
+
     def slow(self, seconds: float) -> None:
         """A warning now would find no boundary in time."""
         lead = self.environment.lead or 0

@@ -26,18 +26,27 @@ class OutcomeWriter:
         self._opening = opening
         self._saver = saver
         self._events = events
+        self._stands_in = False
+
+    def stand_in(self) -> None:
+        """Rank 0 is gone without a word: that the rest was stopped, and has not crashed, is for this rank to say."""
+        self._stands_in = True
 
     def write(self, ending: Ending, completed: int, **more: object) -> None:
         """After `completed` steps; a disk that is full by now changes neither the code nor the exit."""
         told = more | ({"error": ending.error} if ending.error else {})
         self._events.write(ending.outcome, step=completed, saved=self._saver.published, code=ending.code, **told)
-        if self._environment.rank != 0:
+        if self._environment.rank != 0 and not self._is_missing(ending):
             return
         for path, record in self._files(ending, completed).items():
             try:
                 write_json(path, record)
             except OSError as problem:
                 say(f"{path}: {problem.strerror or problem}; the exit code {ending.code} says the same")
+
+    def _is_missing(self, ending: Ending) -> bool:
+        stopped = ending.outcome == contract.OUTCOME_STOPPED
+        return self._stands_in and stopped and not self._opening.attempt_dir.outcome_file.exists()
 
     def _files(self, ending: Ending, completed: int) -> dict[Path, dict[str, object]]:
         opening = self._opening

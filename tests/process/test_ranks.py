@@ -164,6 +164,21 @@ def test_a_rank_that_is_killed_takes_nobody_with_it_and_nothing_that_is_publishe
     assert again.executed(1)[0] == published
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_before_the_others_hear_of_the_warning_makes_no_crash_of_it(ranks, victim):
+    """A preemption kills one and warns another at the same moment; the rest fail in their collective, too."""
+    one = ranks(3, "100000", "0.002", "5")
+    one.await_step(12)
+    one.processes[victim].kill()
+    one.processes[2].send_signal(signal.SIGUSR1)
+    codes = one.codes()
+    assert codes[victim] == -signal.SIGKILL
+    assert {code for rank, code in enumerate(codes) if rank != victim} == {138}, one.words
+    outcome = one.attempt.outcome()
+    assert (outcome.outcome, outcome.signal) == ("stopped", "USR1"), "said by another when rank 0 cannot"
+    assert outcome.step == one.run.latest_step() >= 10
+
+
 def test_a_rank_that_is_killed_without_a_warning_ends_all_as_a_crash(ranks):
     one = ranks(3, "100000", "0.002")
     one.await_step(5)

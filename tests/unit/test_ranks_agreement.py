@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from hpc_resume.run.ranks.agreement import Council, Order, Phase, Report, Seat, State, Verdict
+from hpc_resume.run.ranks.agreement import BLAME, Council, Order, Phase, Report, Seat, State, Verdict
 
 USR1 = 10
 
@@ -291,3 +291,62 @@ def test_the_model_sees_a_freeze_that_is_set_after_the_step_was_read(monkeypatch
     monkeypatch.setattr(Game, "agent", late)
     with pytest.raises(AssertionError):
         check_stop(explore(Game(2, 2, warnings=1, lockstep=False)))
+
+
+def training(size: int = 3, echo: int = 0) -> Council:
+    """All ranks are in a step."""
+    council = Council.of(size, echo)
+    for rank in range(size):
+        council = council.hear(rank, Report(State.READY)).advance()
+    assert council.order.phase is Phase.RUN
+    return council
+
+
+def verdict_of(council: Council) -> tuple[Phase, int, int]:
+    order = council.advance().order
+    return order.phase, order.code, order.signum
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_warning_and_the_loss_of_a_rank_are_a_stop_in_either_order(gone: int) -> None:
+    """A preemption kills one rank and warns another, and the news of the death is the faster one."""
+    council = training()
+    assert verdict_of(council.warn(USR1).advance().lose(gone, "gone")) == (Phase.LEAVE, 0, USR1)
+    lost = council.lose(gone, "gone").advance()
+    assert lost.order == council.order, "nothing is decided yet"
+    assert lost.patience == BLAME
+    assert verdict_of(lost.warn(USR1)) == (Phase.LEAVE, 0, USR1)
+    assert verdict_of(lost.lose_patience()) == (Phase.LEAVE, 1, 0), "and without a warning it is a crash"
+
+
+def test_others_that_fail_for_the_loss_of_a_rank_do_not_make_a_crash_of_it() -> None:
+    """A collective fails on the living before anybody has heard of the warning; or before the loss is seen."""
+    failed = Report(State.FAILED, failure="ConnectionError", code=1)
+    lost_first = training().lose(1, "gone").advance().hear(2, failed).advance()
+    failed_first = training().hear(2, failed).advance().lose(1, "gone").advance()
+    for council in (lost_first, failed_first):
+        assert council.order.phase is Phase.RUN
+        assert verdict_of(council.warn(USR1)) == (Phase.LEAVE, 0, USR1)
+        crashed = council.lose_patience().advance().order
+        assert (crashed.code, crashed.failure) == (1, "gone"), "the one that died is to blame"
+
+
+def test_a_lost_rank_holds_up_every_round_but_the_publishing() -> None:
+    council = replace(training(), order=Order(Phase.WRITE, 1, 4, place="here"))
+    written = Report(State.WRITTEN, 1, 4)
+    lost = council.hear(0, written).hear(1, written).hear(2, written).lose(2, "gone").advance()
+    assert lost.order == council.order
+    publishing = replace(lost, order=Order(Phase.COMMIT, 1, 4)).advance()
+    assert publishing.patience is None
+    saved = publishing.hear(0, Report(State.PUBLISHED, 1, 4)).advance()
+    assert (saved.order.phase, saved.patience) == (Phase.SAVED, BLAME)
+    assert verdict_of(saved.lose_patience()) == (Phase.LEAVE, 1, 0)
+
+
+def test_an_agent_that_ends_the_rest_for_the_death_of_one_has_not_warned_them() -> None:
+    """torchrun sends TERM to the workers that are left: an out-of-memory kill would be requeued as a stop."""
+    lost = training(echo=15).lose(1, "gone").advance().warn(15)
+    assert lost.warned == 0
+    assert verdict_of(lost.lose_patience()) == (Phase.LEAVE, 1, 0)
+    assert verdict_of(lost.warn(USR1)) == (Phase.LEAVE, 0, USR1)
+    assert training(echo=15).warn(15).warned == 15, "before any death it is a warning"

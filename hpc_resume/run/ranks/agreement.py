@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 SETTLE: Final = 0.2  # seconds in which ranks that are about to come to a boundary may do so
-BLAME: Final = 1.0  # seconds in which the loss of a rank may explain the failure of another
+BLAME: Final = 1.0  # seconds in which a warning, or the loss of a rank, may explain the failure or loss of another
 
 
 class Phase(StrEnum):
@@ -100,7 +100,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Council:
-    """What rank 0 knows: the newest report of each rank, who is gone and in which words, the first warning."""
+    """What rank 0 knows: the newest report of each rank, who is gone and in which words, the first warning.
+
+    `echo`: the signal that whoever started the ranks sends to the rest when one is gone; from then on no warning.
+    """
 
     size: int
     order: Order = Order()
@@ -108,11 +111,12 @@ class Council:
     gone: tuple[tuple[int, str], ...] = ()
     warned: int = 0
     hasty: int = field(default=-1)  # the round whose patience is over
+    echo: int = 0
 
     @classmethod
-    def of(cls, size: int) -> Council:
+    def of(cls, size: int, echo: int = 0) -> Council:
         """Before anybody has come."""
-        return cls(size, reports=(None,) * size)
+        return cls(size, reports=(None,) * size, echo=echo)
 
     def hear(self, rank: int, report: Report) -> Council:
         """A rank has spoken."""
@@ -124,10 +128,14 @@ class Council:
         report = self.reports[rank]
         if (report is not None and report.state is State.LEFT) or self.order.is_last:
             return self
+        if any(known == rank for known, _ in self.gone):
+            return self
         return replace(self, gone=(*self.gone, (rank, words)))
 
     def warn(self, signum: int) -> Council:
         """A rank has been warned; only the first signal counts."""
+        if self.gone and signum == self.echo:
+            return self
         return replace(self, warned=self.warned or signum)
 
     def lose_patience(self) -> Council:
@@ -143,7 +151,7 @@ class Council:
         """Seconds after which `lose_patience` is to be called if nothing else happens; None: there is no need."""
         if self.order.is_last or self.hasty == self.order.round:
             return None
-        if self._failed() is not None:
+        if self._failed() is not None or self._has_lost():
             return BLAME
         return SETTLE if self.order.phase is Phase.FREEZE and self._all_answered() else None
 
@@ -160,6 +168,8 @@ class Council:
             return order
         if (leave := self._break_up()) is not None:
             return leave
+        if self._has_lost():
+            return order
         match order.phase:
             case Phase.GATHER:
                 return self._gather()
@@ -173,14 +183,22 @@ class Council:
                 return self._save()
 
     def _break_up(self) -> Order | None:
-        """Somebody is gone, or has failed: the rest cannot go on, whatever they are at."""
-        failed = self._failed()
-        if self.gone and (self.order.phase is not Phase.COMMIT or any(rank == 0 for rank, _ in self.gone)):
+        """Somebody is gone, or has failed: the rest cannot go on, whatever they are at.
+
+        What warns some ranks may have killed another, and then the news of the warning may come second.
+        """
+        is_over = self.hasty == self.order.round
+        if self._has_lost() and (self.warned or is_over):
             words = "; ".join(words for _, words in self.gone)
             return self._leave(words, 0 if self.warned else 1)
-        if failed is not None and self.hasty == self.order.round:
+        failed = self._failed()
+        if failed is not None and is_over:
             return self._leave(failed.failure, failed.code or 1)
         return None
+
+    def _has_lost(self) -> bool:
+        """While rank 0 publishes it needs nobody else."""
+        return bool(self.gone) and (self.order.phase is not Phase.COMMIT or any(rank == 0 for rank, _ in self.gone))
 
     def _leave(self, words: str, code: int) -> Order:
         signum = 0 if code else self.warned

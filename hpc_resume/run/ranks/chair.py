@@ -48,8 +48,10 @@ class Chair:
         tell: Callable[[Order], None],
         departures_dir: Path | None,
         patience: float,
+        echo: int = 0,
     ) -> None:
-        self._council = Council.of(size)
+        self._council = Council.of(size, echo)
+        self._changed_at = time.monotonic()
         self._secret = invitation.secret
         self._welcome = dict(welcome)
         self._tell = tell
@@ -99,8 +101,6 @@ class Chair:
         while until is None or (self._guests and time.monotonic() < until):
             wait = self._wait()
             events = self._selector.select(wait if until is None else max(0.0, until - time.monotonic()))
-            if not events and self._council.patience is not None:
-                self._decide(self._council.lose_patience())
             for key, _ in events:
                 if key.data is not None:
                     self._hear(key.data)
@@ -110,12 +110,19 @@ class Chair:
                     self._accept(key.fileobj)
             if self._council.order.phase is Phase.GATHER:
                 self._look_for_departures()
+            if self._patience_left() == 0:
+                self._decide(self._council.lose_patience())
         for one in (*self._listeners, *(guest.connection for guest in self._guests.values())):
             one.close()
         self._selector.close()
 
-    def _wait(self) -> float | None:
+    def _patience_left(self) -> float | None:
+        """By the last change, not by the last event: a stranger at the door holds nobody up."""
         patience = self._council.patience
+        return max(0.0, self._changed_at + patience - time.monotonic()) if patience is not None else None
+
+    def _wait(self) -> float | None:
+        patience = self._patience_left()
         if self._council.order.phase is Phase.GATHER:
             return _LOOK if patience is None else min(_LOOK, patience)
         return patience
@@ -181,6 +188,8 @@ class Chair:
         self._decide(self._council.lose(guest.rank, f"{guest.name} is gone without a word"))
 
     def _decide(self, council: Council) -> None:
+        if council != self._council:
+            self._changed_at = time.monotonic()
         while True:
             self._council, before = council.advance(), council.order
             if self._council.order == before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 import zlib
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hpc_resume.run.storage import Storage, Wishes
 
 _WORD_SECONDS: Final = 1.5  # for the others to leave word when rank 0 is gone
+_AGENTS: Final = ("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # torchrun and mpirun end what is left
 PATIENCE: Final = 600.0  # seconds until a rank that has not come is given up; as PyTorch's own rendezvous
 
 
@@ -97,7 +99,7 @@ class Meeting:
         local = _Local()
         seat = Member(0, local)
         size = environment.world_size
-        chair = Chair(size, sockets, invitation, welcome, seat.told, self._place.departures, PATIENCE)
+        chair = Chair(size, sockets, invitation, welcome, seat.told, self._place.departures, PATIENCE, self._echo)
         local.chair = chair
         _at_fork(chair)
         chair.start()
@@ -111,7 +113,7 @@ class Meeting:
         seat = Member(environment.rank, self._channel)
         ensemble = Ensemble(seat, environment.rank, environment.world_size, lambda _seconds: None)
         _at_fork(self._channel)
-        members.listen(self._channel, seat, self._find_warning)
+        members.listen(self._channel, seat, lambda: self._find_warning(seat))
         try:
             step = self._welcome["step"]
             storage = join_storage(environment, opening, events, int(self._welcome["generation"]), step)
@@ -124,13 +126,19 @@ class Meeting:
         self._channel, message = enter(self._place.rendezvous, self._environment.rank, self._look)
         self._welcome = message["welcome"]
 
-    def _find_warning(self) -> int:
+    @property
+    def _echo(self) -> int:
+        """The signal that the death of a rank brings to the rest, 0: none."""
+        return signal.SIGTERM if any(name in os.environ for name in _AGENTS) else 0
+
+    def _find_warning(self, seat: Member) -> int:
         """Rank 0 is gone: the run directory is how the others tell each other that they have been warned."""
         until = time.monotonic() + _WORD_SECONDS
         directory = self._place.departures
+        known = seat.warned
         while time.monotonic() < until:
-            if self._recorder.first is not None:
-                signum = self._recorder.first.signum
+            # The watchdog passes on what the main thread, stuck in a collective, has not come to record.
+            if (signum := known or seat.warned) and (known or signum != self._echo):
                 if directory is not None:
                     leave_word(directory, Departure(self._environment.rank, signum, 0, "warned, and rank 0 is gone"))
                 return signum

@@ -47,6 +47,9 @@ class Charge(Protocol):
     def break_up(self, order: Order) -> None:
         """Leave at once; the main thread is not at a boundary."""
 
+    def orphaned(self) -> None:
+        """Rank 0 is gone: nobody else says how the attempt has ended."""
+
 
 class Member:
     """The place of this rank. `hold`, `did`, `begin`, `end` and `fail` are the main thread's."""
@@ -58,7 +61,7 @@ class Member:
         self._seat = Seat(rank)
         self._state = State.RUNNING
         self._changed = threading.Condition()
-        self._asked_to_stop = False
+        self.warned = 0  # the first signal that this rank has passed on
         self.saved = Order()  # the newest word about a save: the next round may have begun before anybody has read it
 
     @property
@@ -109,7 +112,7 @@ class Member:
             while True:
                 verdict, order = self._seat.at_boundary(completed), self._seat.order
                 # Who has a wish, or has been warned, waits for the round that follows from it.
-                due = order.is_idle and (order.round == wished or self._asked_to_stop)
+                due = order.is_idle and (order.round == wished or self.warned)
                 if verdict is not Verdict.WAIT and not (verdict is Verdict.GO_ON and due):
                     break
                 self._changed.wait(_WAKE)
@@ -133,8 +136,8 @@ class Member:
 
     def warn(self, signum: int) -> None:
         """Pass on that this rank has been warned: so are all."""
-        if not self._asked_to_stop:
-            self._asked_to_stop = True
+        if not self.warned:
+            self.warned = signum
             with contextlib.suppress(OSError):
                 self._link.send({"warned": signum})
 
@@ -166,6 +169,8 @@ class Member:
         order = self._seat.order
         if not order.is_last:
             signum = order.signum or signum
+            if self._charge is not None:
+                self._charge.orphaned()
             words = "rank 0 is gone without a word"
             self.told(replace(order, phase=Phase.LEAVE, failure=words, signum=signum, code=0 if signum else 1))
 

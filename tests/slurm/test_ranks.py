@@ -161,3 +161,19 @@ def test_a_rank_killed_after_the_warning_costs_no_more_than_the_last_save(ranks:
     shown = ranks.cluster.wait_state(job, "COMPLETED", "FAILED", seconds=120)
     assert shown["JobState"] == "COMPLETED", ranks.words(run)
     assert executed(run, 3, 2)[0] == record["step_after"]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_killed_before_the_news_of_the_warning_makes_no_crash_of_it(ranks: Ranks, victim: int) -> None:
+    """What a preemption does to some ranks and not to others; rank 0 may be the one, and its connections end first."""
+    job, run = ranks.start(60, 0.02)
+    wait_for(lambda: len(executed(run, 0)) > 10, 90, "the first steps")
+    known = records(run, 1)
+    os.kill(known[victim]["pid"], signal.SIGKILL)
+    os.kill(known[6]["pid"], signal.SIGUSR1)
+    record = wait_for(lambda: exit_record(run / "attempts/0001"), 60, "the end of the first attempt")
+    assert (record["cause"], record["decision"]) == ("operator", "requeue"), ranks.words(run)
+    assert all(is_gone(one) for one in known.values())
+    shown = ranks.cluster.wait_state(job, "COMPLETED", "FAILED", seconds=120)
+    assert shown["JobState"] == "COMPLETED", ranks.words(run)
+    assert executed(run, 3, 2)[0] == record["step_after"]

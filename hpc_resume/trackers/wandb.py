@@ -101,6 +101,7 @@ class WandbTracker:
                 self.revive()
             elif code == 0:
                 self.settle()
+                self.session.release()
                 return
             self._surely(lambda: self.session.finish(code))
             self.settle()

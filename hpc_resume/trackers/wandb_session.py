@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from hpc_resume.trackers.wandb_import import ImportWatch
 from hpc_resume.trackers.wandb_service import is_alive, service_pids
 
 if TYPE_CHECKING:
@@ -83,15 +84,21 @@ class Session:
         self._service: tuple[int, ...] = ()
         self._service_is_gone = False
         self._init: Callable[..., Any] | None = None
+        self._import: ImportWatch | None = None
 
     def watch(self, begin: Callable[..., Any] | None = None) -> None:
-        """Hear of every `wandb.init` from now on, where wandb is imported; `begin` is called in its place."""
+        """Hear of every `wandb.init` from now on, also where wandb is still to be imported; `begin` replaces it."""
         module = wandb_module()
-        if module is None or self._init is not None:
+        if self._init is not None:
             return
-        self._init = module.init
+        if not hasattr(module, "init"):  # not yet, or its import is under way in another thread
+            self._import = self._import or ImportWatch(lambda: self.watch(begin))
+            return
+        self._init, pid = module.init, os.getpid()
 
         def init(*args: Any, **kwargs: Any) -> Any:
+            if os.getpid() != pid:  # a forked child's run is not this run
+                return self.init(*args, **kwargs)
             run = (begin or self.init)(*args, **kwargs)
             self.look()
             return run
@@ -104,6 +111,8 @@ class Session:
 
     def release(self) -> None:
         """wandb.init as it was."""
+        if self._import is not None:
+            self._import.close()
         if self._init is not None:
             wandb_module().init = self._init
             self._init = None

@@ -60,6 +60,12 @@ ENDS = {
         "failed",
         1,
     ),
+    "raises-before-the-first-step": (
+        "wandb.init()\ntry:\n    raise RuntimeError\nfinally:\n    wandb.finish()",
+        1,
+        "failed",
+        1,
+    ),
     "finish-then-exit": ("w = wandb.init()\nfor _ in steps(): pass\nw.finish()\nraise SystemExit(5)", 5, "failed", 5),
     "finish-then-returns": ("wandb.init()\nfor _ in steps(): pass\nwandb.finish()", 0, "finished", 0),
     "finish-while-handled": (
@@ -88,6 +94,7 @@ ENDS = {
     "cancelled": (f"wandb.init()\nfor step in steps(3):\n    if step == 2:\n        {CANCEL}", 138, "failed", 138),
 }
 OURS = ("returns", "raises", "raises-system-exit", "exits-well", "interrupted", "warned", "cancelled")
+LATE = ("raises-before-the-first-step", "finally-finish", "finish-then-exit", "with-exits", "warned", "returns")
 TOGETHER = 3  # clients at a time
 
 
@@ -117,14 +124,14 @@ def in_log(server, name, home):
     return state_at_end(seen.exit_code, preempting=seen.preempting), seen.exit_code
 
 
-def play(server, train, names, look=at_server, *, theirs, **mode):
+def play(server, train, names, look=at_server, *, theirs, first="", **mode):
     """Each in a process of its own, some at a time; (exit code, state, code at W&B) of each."""
     found, waiting = {}, list(names)
     while waiting:
         started = []
         for name in waiting[:TOGETHER]:
-            more = {"THEIRS": "1"} if theirs else {"HPC_RESUME_WANDB": managed()}
-            source = HEAD + textwrap.indent(body_of(name, theirs=theirs), "    ")
+            more = {"THEIRS": "" if first else "1"} if theirs else {"HPC_RESUME_WANDB": managed()}
+            source = HEAD + textwrap.indent(first + body_of(name, theirs=theirs), "    ")
             place = {"home": name, "HPC_RESUME_RUN_DIR": "run", "WANDB_RUN_ID": name}
             started.append((name, train(source=source, **place, **more, **mode)))
         del waiting[:TOGETHER]
@@ -139,6 +146,13 @@ def play(server, train, names, look=at_server, *, theirs, **mode):
 def test_the_training_calls_wandb_itself(server, train, part):
     names = sorted(ENDS)[part::4]
     for name, (*seen, output) in play(server, train, names, theirs=True).items():
+        assert tuple(seen) == ENDS[name][1:], f"{name}: {output}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", ["import wandb\n", "import wandb.sdk\nfrom wandb import init\n"])
+def test_the_training_imports_wandb_when_its_run_is_open(server, train, first):
+    for name, (*seen, output) in play(server, train, LATE, theirs=True, first=first).items():
         assert tuple(seen) == ENDS[name][1:], f"{name}: {output}"
 
 

@@ -39,3 +39,17 @@ def test_steps_after_the_last_checkpoint_are_not_logged_twice(server, train):
     assert seen.column("global_step") == list(range(40))
     assert seen.column("_step") == list(range(40))
     assert seen.state == "finished"
+
+
+def test_of_many_ranks_the_first_alone_tells_wandb(server, train):
+    """Warned through the other one: the run is marked by the first, once, and both leave with the warning's code."""
+    told = RUN | {"WORLD_SIZE": "2", "PACE": "0.03"}
+    ranks = [train("10000", home=f"rank-{rank}", RANK=str(rank), **told) for rank in range(2)]
+    ranks[0].wait_for("step 5")
+    assert ranks[1].services() == []
+    ranks[1].warn()
+    assert [rank.code() for rank in ranks] == [138, 138], [rank.output for rank in ranks]
+    (seen,) = server.runs()
+    assert (seen.state, seen.exit_code, seen.said) == ("preempted", 138, ["preempting", "complete 138"])
+    assert seen.column("global_step") == list(range(len(seen.rows)))
+    assert not list((ranks[1].log.parent).glob("wandb*"))

@@ -350,3 +350,13 @@ def test_an_agent_that_ends_the_rest_for_the_death_of_one_has_not_warned_them() 
     assert verdict_of(lost.lose_patience()) == (Phase.LEAVE, 1, 0)
     assert verdict_of(lost.warn(USR1)) == (Phase.LEAVE, 0, USR1)
     assert training(echo=15).warn(15).warned == 15, "before any death it is a warning"
+
+
+@pytest.mark.parametrize(("failure", "phase"), [("", Phase.COMMIT), ("no space", Phase.SAVED)])
+def test_nothing_is_published_before_every_rank_has_written_its_part(failure: str, phase: Phase) -> None:
+    council = Council(3, Order(Phase.WRITE, round=1, step=5, place="p"), (Report(State.HELD, 1, 5),) * 3)
+    for rank in (0, 2):
+        council = council.hear(rank, Report(State.WRITTEN, 1, 5)).advance()
+        assert council.order.phase is Phase.WRITE
+    last = council.hear(1, Report(State.WRITTEN, 1, 5, failure=failure)).advance()
+    assert (last.order.phase, last.order.failure) == (phase, failure)

@@ -1,10 +1,13 @@
 """What a start costs each agent of a fleet, all at the same moment on one directory: a token of the bucket and a lease.
 
-Against the obvious way: one lock file for the whole sweep, and behind it a table of who has which run.
+Against the obvious way: one lock file for the whole sweep, and behind it a table of who has which run. The kernel
+queues those who wait for it, which is the best such a lock can do: filelock's, asked for again every 50 ms by each of
+1,000, leaves its owner no processor, and two cores do not come to an end in minutes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -14,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from figures import Figure
-from filelock import FileLock
 
 from hpc_resume.run import lease as leases
 from hpc_resume.run.rundir import RunDir
@@ -42,7 +44,8 @@ def ours(directory: Path, agent: int) -> None:
 
 def one_lock_file(directory: Path, agent: int) -> None:
     table = directory / "table.json"
-    with FileLock(directory / "lock"):
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         known = json.loads(table.read_text()) if table.exists() else {}
         known[f"run-{agent}"] = {"pid": os.getpid(), "start": len(known)}
         table.write_text(json.dumps(known))
@@ -90,7 +93,7 @@ def measured(trials: int) -> list[Figure]:
     for count in FLEETS:
         mine = [value for _ in range(trials) for value in fleet(ours, count)]
         theirs = [value for _ in range(trials) for value in fleet(one_lock_file, count)]
-        limit = "flat" if count > FLEETS[0] else ""
+        limit = f"flat: at most twice that of {FLEETS[0]}" if count > FLEETS[0] else ""
         found.append(
             Figure(f"{count} agents at once: a start and a lease, each", "ms", mine, "one lock file", theirs, limit)
         )

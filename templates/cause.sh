@@ -49,13 +49,13 @@ hr::find_cause() {
 }
 
 # Tells whether srun ended with 0 though the training has not: so it does when Slurm gives a node up ("Node failure on
-# n1", 22.05), while the training may live on there. One that announced itself says so when it has finished.
+# n1", 22.05), while the training may live on there. One that has opened a run says so when it has finished.
 hr::is_given_up() {
   ((HR_CHILD_IS_SRUN)) && [[ -z $HR_OUTCOME ]] || return 1
   if [[ $HR_SCHEDULER == slurm ]] && hr::job_field "$(hr::show_job)" Restarts && ((${REPLY:-0} > HR_RESTARTS)); then
     return 0
   fi
-  hr::has_ranks
+  hr::has_run
 }
 
 # Tells whether the training left because of a warning: it says so, or it ends with the code of a warning's signal, or

@@ -45,7 +45,7 @@ hr::count_attempts() {
     hr::count_progress "$cause" "$seconds" "${before:-0}" "$after"
   done
   after=$HR_STEP_AFTER
-  if hr::has_ranks; then after=${after:-0}; fi
+  if hr::has_run; then after=${after:-0}; fi
   hr::count_progress "$HR_CAUSE" $((HR_ENDED - HR_STARTED)) "${HR_STEP_BEFORE:-0}" "$after"
 }
 

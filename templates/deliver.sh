@@ -203,6 +203,16 @@ hr::has_ranks() {
   return 1
 }
 
+# Tells whether any process has opened a run. One that only has our handlers is a plain program, or was still importing.
+hr::has_run() {
+  local record
+  for record in "$HR_ATTEMPT_DIR"/pids/*.json; do
+    if [[ $record == *.child.json ]] || ! hr::read_file "$record"; then continue; fi
+    if ! { hr::json_get "$REPLY" opened && [[ $REPLY == false ]]; }; then return 0; fi
+  done
+  return 1
+}
+
 # Signals every process of this attempt that has announced itself; with `silent` only those that have not acknowledged
 # the warning. Arguments: signal, optionally `silent`. Returns 1 when there is none.
 hr::signal_ranks() {

@@ -148,7 +148,7 @@ hr::hear_outcome() {
 hr::note_exit() {
   local warned=false announced=false
   if ((HR_SIGNALS > 0)); then warned=true; fi
-  if hr::has_ranks; then announced=true; fi
+  if hr::has_run; then announced=true; fi
   hr::json_object code "$HR_CODE" cause: "$HR_CAUSE" evidence: "$HR_EVIDENCE" decision: "$HR_DECISION" \
     reason: "$HR_REASON" facts: "$HR_FACTS" successor "$HR_SUCCESSOR" step_before "$HR_STEP_BEFORE" \
     step_after "${HR_STEP_AFTER:-}" announced "$announced" warned "$warned" started "$HR_STARTED" \

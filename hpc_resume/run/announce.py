@@ -15,19 +15,38 @@ from hpc_resume.run.opening import Opening, short_path
 from hpc_resume.run.process import boot_id, host_name, identify, namespace_pids, pid_namespace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hpc_resume.checkpoints.catalogue import Loaded
     from hpc_resume.run.environment import Environment
     from hpc_resume.run.rundir import AttemptDir
 
 
-def announce(environment: Environment, attempt_dir: AttemptDir) -> EventLog:
+def announce(environment: Environment, attempt_dir: AttemptDir, *, opened: bool = True) -> EventLog:
     """Write the PID record, to be called when the handlers are in place; the events file of this process.
+
+    `opened`: whether it has a run. One that has not, yet or ever, is not judged by the checkpoints it publishes.
 
     Raises ConfigError when the attempt's directory cannot be written: nobody could warn this process then.
     """
+    path = record(environment, attempt_dir, opened=opened)
+    pid, host = os.getpid(), host_name()
+    try:
+        events = EventLog(attempt_dir.events_file(host, pid))
+    except OSError as error:
+        raise _unreachable(path, error) from error
+    events.write("ready", pid=pid, rank=environment.rank, signal=environment.signal_name)
+    return events
+
+
+def record(environment: Environment, attempt_dir: AttemptDir, *, opened: bool) -> Path:
+    """Write the PID record alone, anew for a process that has announced itself and now has a run; its file.
+
+    Raises ConfigError as `announce` does.
+    """
     pid, host = os.getpid(), host_name()
     me = identify(pid)
-    record = {
+    fields = {
         "version": FORMAT_VERSION,
         "pid": pid,
         "start_ticks": me.start_ticks if me else 0,
@@ -39,16 +58,19 @@ def announce(environment: Environment, attempt_dir: AttemptDir) -> EventLog:
         "job_id": environment.job_id,
         "restart_count": environment.restart_count,
         "signal": environment.signal_name,
+        "opened": opened,
         "chain": list(chain(_launcher(attempt_dir) if environment.launched else None)),
     }
     path = attempt_dir.pid_file(host, environment.rank)
     try:
-        write_json(path, record)
-        events = EventLog(attempt_dir.events_file(host, pid))
+        write_json(path, fields)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; no warning can reach a training without it") from error
-    events.write("ready", pid=pid, rank=environment.rank, signal=environment.signal_name)
-    return events
+        raise _unreachable(path, error) from error
+    return path
+
+
+def _unreachable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path}: {error.strerror or error}; no warning can reach a training without it")
 
 
 def _launcher(attempt_dir: AttemptDir) -> int:

@@ -21,7 +21,7 @@ from hpc_resume.run.environment import read_environment
 from hpc_resume.run.events import EventLog, say
 from hpc_resume.run.process import host_name
 from hpc_resume.run.rundir import AttemptDir, RunDir
-from hpc_resume.run.signals import Recorder
+from hpc_resume.run.signals import Recorder, name_of
 from hpc_resume.run.takeover import bounded, exit_now
 from hpc_resume.run.watchdog import Watchdog
 
@@ -58,7 +58,8 @@ def begin(variables: Mapping[str, str]) -> None:
     watchdog = Watchdog(recorder, charge)
     recorder.install((environment.signum, signal.SIGTERM))
     if environment.attempt_dir is not None:
-        charge.events = announce(environment, AttemptDir(environment.attempt_dir))
+        charge.events = announce(environment, AttemptDir(environment.attempt_dir), opened=False)
+    watchdog.unclaimed = charge.leave_alone
     watchdog.start(charge)
     _early = Early(recorder, watchdog, charge, charge.events, os.getpid())
 
@@ -79,7 +80,10 @@ def watchdog(recorder: Recorder) -> Watchdog | None:
     global _early
     if _early is None or _early.recorder is not recorder:
         return None
-    taken, _early = _early.watchdog, None
+    taken, left_alone, _early = _early.watchdog, _early.charge.left_alone, None
+    taken.unclaimed = None
+    if recorder.first is None:
+        recorder.first = left_alone
     return taken
 
 
@@ -94,6 +98,7 @@ class StartUp:
     begun = False
     patience = 0.0
     events: EventLog | None = None
+    left_alone: Received | None = None  # the first warning that went to a handler of the program's own
 
     def __init__(self, environment: Environment, recorder: Recorder) -> None:
         self.environment = environment
@@ -120,6 +125,12 @@ class StartUp:
 
     def heard(self, received: Received) -> None:
         """Nobody has come together yet."""
+
+    def leave_alone(self, received: Received) -> None:
+        """The program has put a handler of its own over ours: its affair. A run that opens later leaves for it."""
+        if self.left_alone is None:
+            self.left_alone = received
+            self.note("received", signal=received.name, by=name_of(signal.getsignal(received.signum)))
 
     def slow(self, seconds: float) -> None:
         """Nothing has begun, so nothing is slow."""

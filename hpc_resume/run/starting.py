@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc_resume.errors import UsageError
 from hpc_resume.run import early
-from hpc_resume.run.announce import announce, hello
+from hpc_resume.run.announce import announce, hello, record
 from hpc_resume.run.attempt import Attempt, is_open
 from hpc_resume.run.auto import AutoCadence
 from hpc_resume.run.drill import seed_the_unseeded
@@ -55,7 +55,11 @@ def start(
         opening = open_run(environment, asked)
         if opening.lease is not None:
             undo.callback(opening.lease.release)
-        events = early.events(recorder) or announce(environment, opening.attempt_dir)
+        events = early.events(recorder)
+        if events is None:
+            events = announce(environment, opening.attempt_dir)
+        else:
+            record(environment, opening.attempt_dir, opened=True)
         undo.callback(events.close)
         ensemble = None
         if meeting is not None:

@@ -21,6 +21,7 @@ from hpc_resume.run.process import pid_namespace
 from hpc_resume.run.signals import Received
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hpc_resume.run.deadline import Times, Told
@@ -70,6 +71,7 @@ class Watchdog:
     def __init__(self, recorder: Recorder, charge: Charge) -> None:
         self._recorder = recorder
         self._charge = charge
+        self.unclaimed: Callable[[Received], None] | None = None  # told of one that came to a handler put over ours
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._claim = threading.Lock()
@@ -190,6 +192,8 @@ class Watchdog:
         for signum in dict.fromkeys(signals):
             if self._recorder.is_in_place(signum):
                 self.hear(Received(signum, time.monotonic()))
+            elif self.unclaimed is not None and signum in self._recorder.signums:
+                self.unclaimed(Received(signum, time.monotonic()))
 
     def _look(self) -> None:
         if not self._heard:

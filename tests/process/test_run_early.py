@@ -137,6 +137,54 @@ def test_a_program_with_a_handler_of_its_own_keeps_it(tmp_path, launched):
     assert finish(process)[:2] == (7, "mine\n")
 
 
+def test_a_handler_of_the_programs_own_is_an_acknowledgement_and_no_run(tmp_path, launched, eventually):
+    """The launcher does not signal it again, which would make it save a second time, and judges no checkpoints."""
+    source = """
+    import signal, time
+    signal.signal(signal.SIGUSR1, lambda *_: print("mine", flush=True))
+    print("ready", flush=True)
+    time.sleep(60)
+    """
+    (tmp_path / "train.py").write_text(textwrap.dedent(source))
+    attempt = tmp_path / "run" / "attempts" / "0001"
+    process = begin(tmp_path, [sys.executable, "train.py"], launched)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        assert json.loads(next((attempt / "pids").glob("*.0.json")).read_text())["opened"] is False
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "mine\n"
+        log = next((attempt / "events").glob("*.jsonl"))
+        eventually(lambda: '"event": "received"' in log.read_text(), "it acknowledged")
+        heard = [json.loads(line) for line in log.read_text().splitlines() if '"received"' in line]
+        assert [(one["signal"], one["by"]) for one in heard] == [("USR1", "__main__.<lambda>")]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_warning_that_went_to_such_a_handler_is_heard_by_a_run_that_opens_later(tmp_path, launched, eventually):
+    source = """
+    import signal, time
+    heard = []
+    signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+    print("ready", flush=True)
+    while not heard:
+        time.sleep(0.01)
+    time.sleep(1.0)
+    import hpc_resume
+    with hpc_resume.Run() as run:
+        for step in run.steps(10**6):
+            time.sleep(0.01)
+    """
+    (tmp_path / "train.py").write_text(textwrap.dedent(source))
+    process = begin(tmp_path, [sys.executable, "train.py"], launched)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == 138
+    record = next((tmp_path / "run" / "attempts" / "0001" / "pids").glob("*.0.json"))
+    assert json.loads(record.read_text())["opened"] is True
+
+
 def test_the_starter_of_a_training_is_not_taken_for_it(tmp_path, launched):
     """A subprocess that announces itself takes the record over; a signal to its parent then saves nothing there."""
     (tmp_path / "train.py").write_text(

@@ -103,6 +103,27 @@ def test_one_that_does_not_acknowledge_is_asked_three_times_and_killed_at_the_en
     assert job.json("*/attempts/0001/exit.json")["cause"] == "operator"
 
 
+def test_a_program_without_our_helper_is_warned_once_and_not_held_for_its_checkpoints(job: Job) -> None:
+    """Its own handler saves for longer than we wait for an answer; it never publishes a checkpoint of ours."""
+    (job.directory / "train.py").write_text(
+        "import signal, sys, time\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(time.monotonic()))\n"
+        "open('ready', 'w').close()\nwhile not heard or time.monotonic() < heard[0] + 4: time.sleep(0.02)\n"
+        "print(len(heard), flush=True)\nsys.exit(138)\n"
+    )
+    job.write(HR_COMMAND=[sys.executable, "train.py"], HR_LEAD=6, HR_MAX_NO_PROGRESS=0, HR_RUN_KEY="k")
+    env = {"HPC_RESUME_SCHEDULER": "local", "HPC_RESUME_RUN_KEY": "k", "HPC_RESUME_JOB_ID": "local-1"}
+    process = job.start(env=env | {"PYTHONPATH": str(REPOSITORY)})
+    poll(lambda: (job.directory / "ready").exists())
+    began = time.monotonic()
+    poll(lambda: time.monotonic() - began > 6)  # from there on an attempt without progress would count
+    process.send_signal(USR1)
+    assert process.communicate(timeout=25)[0] == "1\n"
+    assert process.returncode == 138
+    record = job.json("k/attempts/0001/exit.json")
+    assert (record["decision"], record["announced"]) == ("requeue", False)
+    assert [event["signal"] for event in job.events() if event["event"] == "sent"] == ["USR1"]
+
+
 @needs_namespaces
 def test_a_training_in_a_pid_namespace_is_found_from_outside(job: Job) -> None:
     """As in a container: its own number names somebody else out here, or nobody."""

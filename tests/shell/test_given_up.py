@@ -24,3 +24,11 @@ def test_zero_of_srun_is_believed_of_a_program_without_our_helper(job: Job) -> N
     job.write(HR_SETUP="srun() { return 0; }", HR_LAUNCHER=["srun"], HR_COMMAND=["simulate"])
     assert job.run().returncode == 0
     assert list(job.directory.glob("runs/*/finished.json"))
+
+
+def test_zero_of_srun_is_believed_of_a_program_that_opens_no_run(job: Job) -> None:
+    """Every Python program that we start announces itself, also one that never imports us."""
+    srun = """srun() { echo '{"opened": false}' >"$HR_ATTEMPT_DIR/pids/n1.0.json"; return 0; }"""
+    job.write(HR_SETUP=srun, HR_LAUNCHER=["srun"], HR_COMMAND=["python", "train.py"])
+    assert job.run().returncode == 0
+    assert list(job.directory.glob("runs/*/finished.json"))

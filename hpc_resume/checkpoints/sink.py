@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from hpc_resume.checkpoints.sums import Sum
+from hpc_resume.checkpoints.sums import Sum, combine, threads
 from hpc_resume.durable import FILE_MODE
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _APART: Final = 1 << 20  # bytes; below it a second thread costs more than the sum
+_PIECE: Final = 4 << 20  # bytes of one write that a thread sums, at least
 
 _sums: ContextVar[dict[Path, Sum] | None] = ContextVar("sums", default=None)
 
@@ -64,13 +65,18 @@ class Sink:
             self._put(view)
             self._crc = zlib.crc32(view, self._crc)
         else:
-            # Both let go of the GIL. Joined before the return: the caller may reuse the memory then.
-            self._pool = self._pool or ThreadPoolExecutor(1, "hpc_resume-sum")
-            crc = self._pool.submit(zlib.crc32, view, self._crc)
+            # All let go of the GIL. Several threads: one sums 2.5 GB/s beside it, and a page cache
+            # takes 4 (publishing 1 GiB on 16 cores: 1.10 of write and fsync, 1.30 with one). Joined before the
+            # return: the caller may reuse the memory then.
+            self._pool = self._pool or ThreadPoolExecutor(threads(), "hpc_resume-sum")
+            length = max(_PIECE, -(-len(view) // threads()))
+            pieces = [view[start : start + length] for start in range(0, len(view), length)]
+            sums = [self._pool.submit(zlib.crc32, piece) for piece in pieces]
             try:
                 self._put(view)
             finally:
-                self._crc = crc.result()
+                found = [one.result() for one in sums]
+                self._crc = combine([(self._crc, 0), *zip(found, map(len, pieces), strict=True)])
         self._size += len(view)
         return len(view)
 

@@ -52,12 +52,13 @@ def open_store(root, **more):
     return Store(root, root.parent / "latest", **{"attempt": 1, "keep": 2} | more)
 
 
+@pytest.mark.parametrize("write", [3_000_000, 20_000_003])
 @pytest.mark.parametrize("size", [0, 1, 1000, sums.PIECE - 1, sums.PIECE, 2 * sums.PIECE + 17])
-def test_the_sum_of_pieces_is_the_sum_of_the_whole_and_of_what_was_written(tmp_path, size):
+def test_the_sum_of_pieces_is_the_sum_of_the_whole_and_of_what_was_written(tmp_path, size, write):
     data = os.urandom(size)
     with collected() as found, Sink(tmp_path / "one") as sink:
-        for start in range(0, size, 3_000_000):
-            sink.write(data[start : start + 3_000_000])
+        for start in range(0, size, write):
+            sink.write(data[start : start + write])
     (tmp_path / "two").write_bytes(data)
     wanted = sums.Sum(size, zlib.crc32(data))
     assert found[tmp_path / "one"] == wanted

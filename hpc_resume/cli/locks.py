@@ -18,7 +18,8 @@ def command(
     """Try out the locks and renames of a directory, and list the leases of its runs.
 
     Under srun with several tasks, they try it out together: no number may be given to two of them, and what one node
-    writes must be seen by the others. The exit code is 78 for a directory that a job of several nodes cannot use.
+    writes must be seen by the others. The exit code is 78 for a directory that another node cannot use:
+    a disk or memory of this machine alone, or one whose locks and renames cannot be trusted.
 
     \b
     Examples:

@@ -39,7 +39,17 @@ class Report:
         if self.together is not None and self.together.twice:
             return f"{len(self.together.twice)} numbers were given to two claimants: nothing here can be trusted"
         bad = [probe.name for probe in self.probes if probe.needed and not probe.good]
-        return f"{', '.join(bad)} cannot be trusted" if bad else ""
+        if bad:
+            return f"{', '.join(bad)} cannot be trusted"
+        if self.is_local_disk:
+            return f"{self.kind} is a disk of this machine alone, and the next start of a job may be on another"
+        return ""
+
+    @property
+    def is_local_disk(self) -> bool:
+        """Whether no other node has been seen here, and none can be; HPC_RESUME_LOCKS=log says that one can."""
+        alone = self.together is None or len(self.together.hosts) < 2
+        return alone and self.mechanism == "kernel" and filesystem.is_node_local(self.kind)
 
     @property
     def exit_code(self) -> int:
@@ -56,8 +66,10 @@ class Report:
         lines.append(f"  mechanism   {_MECHANISM[self.mechanism]}")
         if self.refusal:
             lines.append(f"  REFUSED     {self.refusal}; set run_dir to a shared file system")
-        elif self.mechanism == "kernel":
-            lines.append("  nodes       this machine alone: a job of several nodes needs a shared file system")
+            if self.is_local_disk and self.kind not in filesystem.VOLATILE:
+                lines.append(
+                    "              (good for jobs that never leave this machine; is it exported: srun -N2 tells)"
+                )
         width = max((len(one.run) for one in self.held), default=0)
         lines += ["", *(f"{h.run:<{width}}  {h.owner}: {WORDS[h.state]}" for h in self.held)] if self.held else []
         return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc_resume.errors import RunHeldError
+from hpc_resume.run import filesystem
 from hpc_resume.run import lease as leases
 from hpc_resume.run.rundir import RunDir
 
@@ -71,6 +72,18 @@ def test_memory_of_one_node_is_refused():
     done = locks(str(SHM))
     assert done.returncode == 78
     assert "REFUSED     tmpfs is a node's own memory" in done.stdout
+
+
+def test_a_disk_of_this_machine_alone_is_refused_unless_it_is_said_to_be_shared(tmp_path):
+    kind = filesystem.kind(tmp_path)
+    if not filesystem.is_node_local(kind) or kind in filesystem.VOLATILE:
+        pytest.skip(f"temporary files are on {kind}")
+    done = locks(str(tmp_path), HPC_RESUME_LOCKS="")
+    assert done.returncode == 78, done.stdout
+    assert f"REFUSED     {kind} is a disk of this machine alone" in done.stdout
+    assert "good for jobs that never leave this machine" in done.stdout
+    shared = locks(str(tmp_path), HPC_RESUME_LOCKS="log")
+    assert (shared.returncode, "REFUSED" in shared.stdout) == (0, False), shared.stdout
 
 
 def test_what_is_not_there_is_said(tmp_path):

@@ -51,7 +51,8 @@ def drive(words: Sequence[str], settings: Settings, environment: Environment) ->
         say(f"{words[0]}: {str(error).splitlines()[0]}")
         return 127
     attempt = AttemptDir(environment.attempt_dir) if environment.attempt_dir is not None else None
-    events = announce(environment, attempt) if attempt is not None else None
+    # No run of ours: the program keeps its state itself, and is not judged by checkpoints that it never publishes.
+    events = announce(environment, attempt, opened=False) if attempt is not None else None
     with contextlib.ExitStack() as undo:
         if os.isatty(_STDIN):
             before = termios.tcgetattr(_STDIN)

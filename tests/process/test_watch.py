@@ -89,8 +89,9 @@ def test_a_warned_program_is_asked_heard_and_ended(watch, signum):
 def test_the_record_names_who_is_to_be_signalled(watch):
     process = watch(*ASK)
     assert process.stdout.readline()
-    record = next((watch.directory / "run/attempts/0001/pids").iterdir())
-    assert json.loads(record.read_text())["pid"] == process.pid
+    record = json.loads(next((watch.directory / "run/attempts/0001/pids").iterdir()).read_text())
+    assert record["pid"] == process.pid
+    assert record["opened"] is False, "else three interruptions without a checkpoint of ours would hold it"
 
 
 def test_without_an_answer_it_is_ended_all_the_same(watch):

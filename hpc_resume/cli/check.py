@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job; `-` reads standard input.")] = Path("job.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A job; `-`: stdin.")] = Path("job.yaml"),
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job; `-` reads standard input.")] = Path("job.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A job; `-`: stdin.")] = Path("job.yaml"),
     *,
     output: Annotated[str, typer.Option("--output", "-o", metavar="SCRIPT", help="Write the script there.")] = "",
     diff: Annotated[str, typer.Option(metavar="OLD", help="Show what changed since the script OLD.")] = "",

@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job.")] = Path("job.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="The job.")] = Path("job.yaml"),
     *,
     new: Annotated[bool, typer.Option("--new", help="Begin a new run, whatever is unfinished.")] = False,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Continue this run, not the newest unfinished one.")] = "",

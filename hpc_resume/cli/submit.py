@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job; `-` reads standard input.")] = Path("job.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A job; `-`: stdin.")] = Path("job.yaml"),
     *,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run: its key, or its directory.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask Slurm when it would start; queue nothing.")] = False,

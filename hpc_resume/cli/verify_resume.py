@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job.")] = Path("job.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="The job.")] = Path("job.yaml"),
     *,
     interruptions: Annotated[int, typer.Option(min=1, metavar="K", help="How often to interrupt it.")] = 2,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the choice of the steps.")] = 0,

@@ -43,16 +43,11 @@ class LocalRuns:
         Raises ConfigError when `parent` cannot be used. Without locks in the file system nobody is kept out; the
         lease on the run directory then still lets only one training in.
         """
-        try:
+        with self._usable("write to"):
             self._claims.mkdir(DIR_MODE, parents=True, exist_ok=True)
             if self._claims.lstat().st_uid != os.geteuid() or self._claims.is_symlink():
                 raise ConfigError(f"{self._claims} is a link or belongs to somebody else: refused; remove it")
             descriptor = os.open(self._claims / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {self.parent}: {error.strerror or error}; set run_dir in job.yaml to a directory "
-                "that you can write"
-            ) from error
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -109,8 +104,22 @@ class LocalRuns:
         return frozenset(taken)
 
     def orphans(self) -> tuple[RunDir, ...]:
-        """Runs whose batch shell still ends an attempt of a scheduler that is gone."""
-        return tuple(run for run in find_runs(self.parent) if self._is_orphan(run))
+        """Runs whose batch shell still ends an attempt of a scheduler that is gone.
+
+        Raises ConfigError when `parent` cannot be read.
+        """
+        with self._usable("read"):
+            return tuple(run for run in find_runs(self.parent) if self._is_orphan(run))
+
+    @contextlib.contextmanager
+    def _usable(self, wanted: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"cannot {wanted} {self.parent}: {error.strerror or error}; set run_dir in job.yaml to a directory "
+                "that you can write"
+            ) from error
 
     @property
     def _claims(self) -> Path:

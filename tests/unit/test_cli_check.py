@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -104,6 +108,35 @@ def test_a_file_that_cannot_be_read_is_one_line(cli, tmp_path):
         record = json.loads(done.out)
         assert (record["file"], record["valid"], len(record["problems"])) == (name, False, 1)
         assert words == f"{name}: {record['problems'][0]['message']}\n"
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="root reads everything, and there is no setpriv here")
+@pytest.mark.parametrize(
+    ("closed", "verb", "words"),
+    [
+        ("job.yaml", "check", "job.yaml: cannot be read: Permission denied\n"),
+        ("job.yaml", "submit", "job.yaml: cannot be read: Permission denied\n"),
+        (
+            "runs",
+            "run",
+            "cannot read {}/runs: Permission denied; set run_dir in job.yaml to a directory that you can write\n",
+        ),
+    ],
+)
+def test_what_may_not_be_read_is_said_with_the_code_of_a_wrong_file(tmp_path, closed, verb, words):
+    (tmp_path / "job.yaml").write_text("name: a\ncommand: [python, train.py]\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / closed).chmod(0)
+    rights = "-dac_override,-dac_read_search"
+    as_a_person = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*as_a_person, sys.executable, "-m", "hpc_resume", verb],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (78, words.format(tmp_path))
 
 
 def test_init_writes_a_file_that_is_valid_and_named_after_its_directory(cli, tmp_path):

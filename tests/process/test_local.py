@@ -335,3 +335,26 @@ def test_an_unusable_run_dir_is_said_in_words(project: Project) -> None:
     assert (done.returncode, done.stdout) == (78, "")
     assert "run_dir in job.yaml" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_secret_of_the_environment_is_written_down_or_shown_and_all_is_the_owners_alone(project: Project) -> None:
+    secret = "0123456789abcdef0123456789abcdef01234567"
+    project.env |= {"WANDB_API_KEY": secret, "ANYTHING": secret}
+    before = os.umask(0)
+    try:
+        process = project.start("run")
+    finally:
+        os.umask(before)
+    project.training(1)
+    process.send_signal(signal.SIGUSR1)
+    shown = [*process.communicate(timeout=90)]
+    for words in (("status", "--json"), ("explain", "m-local-1", "--json"), ("checkpoints", "m-local-1"), ("render",)):
+        done = project.call(*words)
+        assert done.returncode == 0, done.stderr
+        shown += [done.stdout, done.stderr]
+    run = project.directory / "runs" / "m-local-1"
+    written = [path for path in run.rglob("*") if path.is_file()]
+    assert {path.name for path in written} >= {"run.json", "exit.json", "attempt.json", "finished.json"}
+    assert [path for path in written if secret.encode() in path.read_bytes()] == []
+    assert [text for text in shown if secret in text] == []
+    assert [path for path in (run, *run.rglob("*")) if path.stat().st_mode & 0o077] == []

@@ -189,6 +189,33 @@ def test_a_sweep_that_is_ended_from_outside_ends_its_agents(server, home, option
     assert orphans(home) == []
 
 
+def test_a_paused_sweep_gives_out_no_further_run_until_it_is_resumed(server, home):
+    (home / "train.py").write_text(TRAIN.replace("1000 if run.attempt == 1 else state.done + 3", "30"))
+    sweep = server.create_sweep(SWEEP)
+    told = environment(server, home)
+    loop = subprocess.Popen(words(sweep), cwd=home, env=told, stdout=subprocess.PIPE, text=True)
+
+    def say(option: str) -> None:
+        wandb = [sys.executable, "-m", "wandb", "sweep", option, sweep]
+        subprocess.run(wandb, cwd=home, env=told, check=True, timeout=LIMIT, capture_output=True)
+
+    for line in loop.stdout:
+        if "step 3 of attempt 1" in line:
+            break
+    say("--pause")
+    server.wait_for(lambda: server.runs()[0].state == "finished", LIMIT)
+    asked = len(server.backend.sweeps.agents)
+    server.wait_for(lambda: len(server.backend.sweeps.agents) > asked, LIMIT)  # its next agent asks, and waits
+    assert loop.poll() is None
+    assert len(server.runs()) == 1
+    say("--resume")
+    rest = loop.stdout.read()
+    loop.stdout.close()
+    assert loop.wait(LIMIT) == 0, rest
+    assert [run.state for run in server.runs()] == ["finished", "finished"]
+    assert orphans(home) == []
+
+
 def test_a_function_in_a_thread_is_refused_with_the_way_out(server, home):
     source = """
     import wandb, hpc_resume, sys

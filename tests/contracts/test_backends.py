@@ -179,6 +179,20 @@ def test_the_path_in_dcps_index_is_read_under_each_pythons_name_for_it(tmp_path,
     assert Case("dcp").same(box.state, Case("dcp").make(1))
 
 
+@pytest.mark.torch
+def test_an_index_of_dcp_that_names_a_file_outside_the_checkpoint_is_refused(tmp_path):
+    _, component = Case("dcp").fill(1)
+    component.save(tmp_path, "part")
+    index = tmp_path / "part.dcp" / ".metadata"
+    found = pickle.loads(index.read_bytes())
+    for info in found.storage_data.values():
+        (tmp_path / info.relative_path).write_bytes((index.parent / info.relative_path).read_bytes())
+        object.__setattr__(info, "relative_path", f"../{info.relative_path}")
+    index.write_bytes(pickle.dumps(found))
+    with pytest.raises(RunStateError, match="outside the checkpoint"):
+        component.load(tmp_path, "part", "dcp")
+
+
 TORCH = """
 import sys, warnings
 warnings.simplefilter("ignore")

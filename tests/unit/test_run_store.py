@@ -235,3 +235,17 @@ def test_names_of_steps_and_of_what_is_none():
     for name in ("", "a.b", "a/b", "..", "manifest", "x" * 65, "é"):
         with pytest.raises(UsageError):
             layout.check_component_name(name)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_link_to_a_directory_on_the_way_to_a_file_is_not_followed(tmp_path, checksums):
+    """What it leads to is whole, so that neither its sizes nor its bytes give it away."""
+    own = tmp_path / "step-1"
+    (own / "part").mkdir(parents=True)
+    (own / "part" / "data").write_bytes(b"x" * 10)
+    made = manifest.Manifest(1, 1, 0.0, {}, manifest.describe(own, {}))
+    manifest.verify(own, made, checksums=checksums)
+    (own / "part").rename(tmp_path / "outside")
+    (own / "part").symlink_to(tmp_path / "outside")
+    with pytest.raises(manifest.BrokenError, match="part/data: a link where a plain file was saved"):
+        manifest.verify(own, made, checksums=checksums)

@@ -23,6 +23,10 @@ _RANK: Final = (
     "RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_STEP_NUM_TASKS LOCAL_RANK=$SLURM_LOCALID; export RANK WORLD_SIZE LOCAL_RANK;"
     ' exec "$@"'
 )
+_ACCELERATE_CONFIG: Final = (
+    'config="${HF_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/huggingface}/accelerate/default_config";'
+    " [[ -e $config.yaml || -e $config.json ]]"
+)
 _AGENTS_STEP: Final = ("srun", "--kill-on-bad-exit=0", "--wait=0", "--ntasks-per-node=1")
 
 
@@ -130,13 +134,20 @@ def _torchrun(command: str | tuple[str, ...], tasks: Tasks) -> tuple[str, ...]:
 
 
 def _accelerate(tasks: Tasks) -> tuple[str, ...]:
-    total = f"--num_processes={_per_node(tasks) * tasks.nodes}"
+    """With the person's own `accelerate config`, if there is one.
+
+    Without it accelerate starts a single process where it does not see two GPUs: on CPUs, and on nodes with one GPU
+    each. --multi_gpu is its word for many processes, of any device.
+    """
+    processes = _per_node(tasks) * tasks.nodes
     meeting = (
         f'exec accelerate launch --num_machines={tasks.nodes} --machine_rank="${{SLURM_NODEID:-0}}"'
         ' --main_process_ip="$MASTER_ADDR" --main_process_port="$MASTER_PORT" "$@"'
     )
+    if processes > 1:
+        meeting = f'{_ACCELERATE_CONFIG} || set -- --multi_gpu "$@"; {meeting}'
     step = _step(tasks) if tasks.nodes > 1 else ()
-    return (*step, "bash", "-c", meeting, "accelerate", total, "--no_python")
+    return (*step, "bash", "-c", meeting, "accelerate", f"--num_processes={processes}", "--no_python")
 
 
 def _step(tasks: Tasks) -> tuple[str, ...]:

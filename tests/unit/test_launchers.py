@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -103,3 +104,23 @@ def test_accelerate_and_mpirun():
     assert "--num_processes=8" in words
     assert words[-1] == "--no_python"
     assert choose("mpirun", PYTHON, {"ntasks": 4}).words == ("mpirun", "-np", "4")
+
+
+@pytest.mark.parametrize(("config", "nodes", "tasks", "multi"), [
+    (None, 1, 2, True), (None, 2, 1, True), (None, 1, 1, False), ("default_config.yaml", 1, 2, False)
+])  # fmt: skip
+def test_accelerate_starts_as_many_as_were_asked_for_without_two_gpus_in_sight(config, nodes, tasks, multi, tmp_path):
+    """It starts one alone otherwise; what `accelerate config` has written goes before our word."""
+    (tmp_path / "accelerate").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "accelerate").chmod(0o755)
+    if config is not None:
+        (tmp_path / "home/accelerate").mkdir(parents=True)
+        (tmp_path / "home/accelerate" / config).touch()
+    words = choose("accelerate", PYTHON, {"nodes": nodes, "ntasks_per_node": tasks}).words
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HF_HOME": str(tmp_path / "home")}
+    env |= {"MASTER_ADDR": "n1", "MASTER_PORT": "12345"}
+    command = [*words[words.index("bash") :], *PYTHON]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ("--multi_gpu" in said) == multi
+    assert said[: said.index("--main_process_ip=n1")] == ["launch", f"--num_machines={nodes}", "--machine_rank=0"]
+    assert said[-len(PYTHON) - 2 :] == [f"--num_processes={nodes * tasks}", "--no_python", *PYTHON]

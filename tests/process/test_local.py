@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pexpect
 import pytest
@@ -121,19 +122,32 @@ def test_a_killed_scheduler_leaves_nothing_running_and_a_state_to_go_on_from(pro
 
 
 def test_run_waits_for_the_last_save_of_a_killed_scheduler(project: Project) -> None:
-    slow = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: (time.sleep(1), exit(138))); open('up', 'w'); time.sleep(30)"
-    project.write(command=[sys.executable, "-c", slow])
+    program = """
+        import os, signal, time
+        def save(*_):
+            while not os.path.exists("saved"):
+                time.sleep(0.01)
+            os._exit(138)
+        signal.signal(signal.SIGUSR1, save)
+        open("up", "w").close()
+        time.sleep(200)
+    """
+    project.write(command=[sys.executable, "-c", textwrap.dedent(program)])
     process = project.start("run")
     poll(lambda: (project.directory / "up").exists())
     process.kill()
     process.wait()
     (project.directory / "up").unlink()
     second = project.start("run")
+    assert second.stderr is not None
+    assert "waiting for the last attempt of m-local-1" in second.stderr.readline()
+    assert not project.attempt(2).exists()
+    (project.directory / "saved").touch()
     poll(lambda: (project.directory / "up").exists())
     assert project.attempt(2).exists()
     assert not project.attempt(1, "m-local-2").exists()
     second.send_signal(signal.SIGTERM)
-    assert "waiting for the last attempt of m-local-1" in second.communicate(timeout=90)[1]
+    second.communicate(timeout=90)
 
 
 def test_a_killed_batch_shell_takes_its_training_along_and_is_started_again(project: Project) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _TICK: Final = 0.1  # seconds
 _STARTING: Final = 5.0  # from the record of a run in hand to its process: milliseconds
 _UNREADY: Final = 60.0  # a training that never hears is terminated then, where nobody says when the end comes
+_QUESTION: Final = 20.0  # a question that W&B leaves open for longer is given up, also with much time left
 _SERVICE: Final = "wandb-core"
 
 
@@ -100,6 +101,10 @@ class OneAgent:
         if stage not in self._asked_to_end:
             self._asked_to_end.add(stage)
             agent.send_signal(signal.SIGTERM)
+        elif not taken and time.monotonic() - self._warned_at > min(_QUESTION, self._unready()):
+            say("W&B has not answered the agent's question for a run: the agent is ended without one")
+            agent.kill()
+            agent.wait()
 
     def _training(self, agent: int) -> Identity | None:
         """The process that trains the run in hand: the one that has announced itself, else the agent's child."""

@@ -188,7 +188,7 @@ class Loop:
                 [sys.executable, "-c", _STATE, self._place.sweep],
                 env=self._variables,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 timeout=_STATE_SECONDS,
                 check=False,
@@ -197,6 +197,8 @@ class Loop:
             for line in done.stdout.splitlines():
                 if line.startswith("state "):
                     return line.split()[1].upper()
+            why = done.stderr.strip().rpartition("\n")[2]
+            say(f"W&B does not say what state {self._place.sweep} is in: {why}")
         return ""
 
     # --- words ----------------------------------------------------------------------------------------------------

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from hpc_resume.run.rundir import RunDir
 from hpc_resume.sweeps import bucket
+from hpc_resume.sweeps.agent import OneAgent
 from hpc_resume.sweeps.bucket import Bucket, Rate, choose
 from hpc_resume.sweeps.decide import Leave, Situation, Take, decide
 from hpc_resume.sweeps.hand import Hand, is_settled
@@ -107,3 +111,21 @@ def test_a_run_is_handed_back_unless_its_training_has_surely_told_wandb(tmp_path
     attempt.outcome_file.write_text('{"version": 1, "outcome": "stopped", "step": 0, "signal": "USR1", "code": 138}')
     attempt.events_file("n1", 7).write_text(json.dumps({"t": 1.0, "event": "stopped"} | data) + "\n")
     assert is_settled(Hand("abc", taken_at), RunDir(tmp_path)) is settled
+
+
+def test_an_agent_whose_question_is_never_answered_is_ended_all_the_same(tmp_path):
+    place = SimpleNamespace(hand_file=tmp_path / "hand.json", allocation=None, environment=SimpleNamespace(lead=2.0))
+    deaf = ["bash", "-c", "trap '' TERM; echo; exec sleep 600"]  # as wandb's agent is while it asks
+    agent = subprocess.Popen(deaf, stdout=subprocess.PIPE)
+    agent.stdout.readline()
+    one = OneAgent(place, {}, lambda: (signal.SIGTERM,))
+    deadline = time.monotonic() + 60.0
+    try:
+        while agent.poll() is None:
+            assert time.monotonic() < deadline, "it waits for W&B"
+            one._attend(agent)
+            time.sleep(0.05)
+        assert agent.returncode == -signal.SIGKILL
+    finally:
+        agent.kill()
+        agent.communicate()

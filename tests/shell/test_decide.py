@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -181,3 +182,18 @@ def test_a_node_failure_is_continued_only_where_asked_for(job: Job) -> None:
     (job.directory / "runs/k/attempts/0003").mkdir(parents=True)
     job.write(HR_COMMAND=["bash", "-c", "echo $HPC_RESUME_CAUSE"])
     assert job.run(env=env).stdout == "node_fail\n"
+
+
+@pytest.mark.parametrize(
+    ("hours", "hosts", "left_out"), [(1, "aa", "a"), (25, "aa", ""), (1, "aba", ""), (1, "abb", "b")]
+)
+def test_a_node_is_left_out_after_two_silent_ends_in_a_row_and_for_a_day(
+    job: Job, hours: int, hosts: str, left_out: str
+) -> None:
+    for number, host in enumerate(hosts, 1):
+        directory = job.directory / f"runs/k/attempts/{number:04d}"
+        directory.mkdir(parents=True)
+        record = {"version": 1, "host": host, "started": time.time() - hours * 3600}
+        (directory / "attempt.json").write_text(json.dumps(record))
+    job.write("hr::reset; HR_DIRECTORY=runs/k HR_ATTEMPT_DIR=runs/k/attempts/0009\nhr::failed_nodes; echo $REPLY")
+    assert job.run().stdout == f"{left_out}\n"

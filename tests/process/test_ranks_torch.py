@@ -24,10 +24,11 @@ DEADLINE = 180.0
 class Job:
     """One example's job, run without Slurm; shorter than the example says."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, launcher: str = "torchrun") -> None:
         shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("runs", "__pycache__"))
         spec = directory / "job.yaml"
-        spec.write_text(spec.read_text().replace("--steps, 120", f"--steps, {STEPS}"))
+        text = spec.read_text().replace("--steps, 120", f"--steps, {STEPS}")
+        spec.write_text(text.replace("launcher: torchrun", f"launcher: {launcher}"))
         foreign = ("SLURM", "HPC_RESUME", "RANK", "WORLD_SIZE", "MASTER_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
@@ -74,8 +75,8 @@ class Job:
 def jobs(tmp_path) -> Iterator:
     started: list[Job] = []
 
-    def start(name: str, where: str) -> Job:
-        started.append(Job(name, tmp_path / where))
+    def start(name: str, where: str, launcher: str = "torchrun") -> Job:
+        started.append(Job(name, tmp_path / where, launcher))
         return started[-1]
 
     yield start
@@ -83,9 +84,9 @@ def jobs(tmp_path) -> Iterator:
         job.end()
 
 
-def interrupted(jobs, name: str) -> Job:
+def interrupted(jobs, name: str, launcher: str = "torchrun") -> Job:
     """A job whose rank 1 was warned in the middle."""
-    job = jobs(name, "interrupted")
+    job = jobs(name, "interrupted", launcher)
     job.warn_one(rank=1, step=4)
     job.finish()
     exits = [json.loads(path.read_text()) for path in sorted(job.run.glob("attempts/*/exit.json"))]
@@ -112,6 +113,12 @@ def test_ddp_goes_on_bit_for_bit_in_the_middle_of_an_epoch(jobs):
     assert sorted(path.name for path in saved.iterdir()) == [
         "manifest.json", "model.pt", "optimizer.pt", "rank-00000", "rank-00001", "schedule.json"
     ], "what is the same everywhere is there once"  # fmt: skip
+
+
+@pytest.mark.frameworks
+def test_accelerate_starts_both_ranks_and_its_agent_survives_the_warning(jobs):
+    """Without a GPU in sight accelerate would start one process, without a word."""
+    assert (interrupted(jobs, "ddp", "accelerate").run / "final.1").exists()
 
 
 def test_fsdp_saves_its_shards_and_goes_on(jobs):

@@ -60,6 +60,7 @@ class Fleet:
     job: str = ""
     interruptions: list[str] = field(default_factory=list)
     interrupted: set[str] = field(default_factory=set)
+    at_once: int = 0  # the most that were interrupted at the same moment
 
     @property
     def runs(self) -> Path:
@@ -97,7 +98,9 @@ class Fleet:
         at_random = self.more > 0 and self.chance.random() < 0.2
         self.more -= at_random
         chosen = begun or (list(tasks) if at_random else [])
-        for task in self.chance.sample(chosen, min(len(chosen), self.chance.randint(1, 3))):
+        taken = self.chance.sample(chosen, min(len(chosen), self.chance.randint(1, 3)))
+        self.at_once = max(self.at_once, len(taken))
+        for task in taken:
             how = self.chance.choice(("preempt", "signal", "preempt"))
             self.interrupted.add(self.in_hand(task))
             self.interruptions.append(f"{how} {task} {self.in_hand(task)}")

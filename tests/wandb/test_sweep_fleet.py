@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, wait_for
 from loopback import Loopback
 from loopback_backend import Settings
 from loopback_sweeps import Habits
@@ -49,6 +51,7 @@ def play(directory: Path, *, agents: int, runs: int, hand_out: str, seed: int, s
         assert set(ended.values()) == {"COMPLETED"}, ended
         assert orphans(directory) == []
         assert server.unhandled() == []
+        assert fleet.at_once > 1, "nobody was interrupted at the same moment as another"
         print(fleet.interruptions)
 
 
@@ -62,3 +65,23 @@ def test_three_agents_finish_every_run_through_preemptions_though_runs_are_hande
 @pytest.mark.parametrize("hand_out", ["atomic", "racy", "until_init"])
 def test_eight_agents_finish_a_grid_of_twenty_four_runs(tmp_path: Path, hand_out: str) -> None:
     play(tmp_path / "fleet", agents=8, runs=24, hand_out=hand_out, seed=7, seconds=1700)
+
+
+@pytest.mark.timeout(300)
+def test_a_cancelled_sweep_ends_its_array_and_no_task_comes_back(tmp_path: Path) -> None:
+    directory = tmp_path / "fleet"
+    directory.mkdir()
+    with Loopback() as server, Cluster(nodes=2, patience=GRACE) as cluster:
+        sweep = server.create_sweep("{program: train.py, method: grid, parameters: {lr: {values: [1, 2, 3]}}}")
+        (directory / "job.yaml").write_text(JOB.format(sweep=sweep, agents=2))
+        fleet = Fleet(cluster, server, directory, sweep, random.Random(1))
+        fleet.submit(render(decide(read_job(directory / "job.yaml").job)))
+        wait_for(lambda: len(server.runs()) == 2, 90, "a run for each agent")
+        words = [sys.executable, "-m", "wandb", "sweep", "--cancel", sweep]
+        told = server.environment(directory, PATH="/usr/bin:/bin")
+        subprocess.run(words, cwd=directory, env=told, check=True, timeout=90, capture_output=True)
+        wait_for(lambda: not fleet.left(), 90, "the end of the array")
+        ended = [entry for entry in cluster.completions() if entry["Name"] == "fleet"]
+        assert [entry["JobState"] for entry in ended] == ["COMPLETED"] * 2, "each once: none was requeued"
+        assert len(server.runs()) == 2, "nobody has taken the third"
+        assert orphans(directory) == []

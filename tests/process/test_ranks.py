@@ -190,6 +190,59 @@ def test_a_rank_that_is_killed_without_a_warning_ends_all_as_a_crash(ranks):
     assert "gone without a word" in outcome.error
 
 
+HELD = """
+def hold(name):
+    if Path(f"hold.{name}").exists():
+        Path(name).touch()
+        while Path(f"hold.{name}").exists():
+            time.sleep(0.005)
+
+rename, state_dict, mine = Path.rename, Walk.state_dict, os.environ["RANK"]
+
+def held_rename(self, target):
+    if mine == "0" and ".tmp." in self.name:
+        hold("publish")
+    return rename(self, target)
+
+def held_state_dict(self):
+    if mine == "1":
+        hold("save")
+    return state_dict(self)
+
+Path.rename, Walk.state_dict = held_rename, held_state_dict
+"""
+
+
+@pytest.mark.parametrize("warned", [True, False], ids=["warned", "unwarned"])
+@pytest.mark.parametrize(("moment", "victim"), [("save", 1), ("publish", 0), ("publish", 1)])
+def test_a_rank_that_is_killed_in_the_middle_of_a_save_leaves_a_whole_checkpoint(
+    ranks, tmp_path, moment, victim, warned
+):
+    """Where rank 1 writes its part, and between the last part and the rename that publishes them all."""
+    source = TRAIN.read_text().replace("@hpc_resume", f"{HELD}\n@hpc_resume", 1)
+    one = ranks(3, "100000", "0.002", "5", source=source)
+    one.await_step(12)
+    hold = tmp_path / f"hold.{moment}"
+    hold.touch()
+    until = time.monotonic() + DEADLINE
+    while not (tmp_path / moment).exists():
+        assert time.monotonic() < until, one.words
+        time.sleep(0.005)
+    if warned:
+        one.processes[2].send_signal(signal.SIGUSR1)
+        one.await_warning(2)
+    one.processes[victim].kill()
+    assert one.processes[victim].wait(DEADLINE) == -signal.SIGKILL
+    hold.unlink()
+    codes = one.codes()
+    assert {code for rank, code in enumerate(codes) if rank != victim} == {138 if warned else 1}, one.words
+    published = one.run.latest_step()
+    assert published >= 10
+    again = ranks(3, str(published + 5), "0", attempt=2)
+    assert again.codes() == [0] * 3, again.words
+    assert {again.executed(rank)[0] for rank in range(3)} == {published}
+
+
 FULL = """
 def full(self):
     if self.rank == 1 and Path("full").exists():

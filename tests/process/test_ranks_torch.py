@@ -22,13 +22,9 @@ DEADLINE = 180.0
 
 
 class Job:
-    """One example's job, run without Slurm; shorter than the example says."""
+    """The job of a directory, run without Slurm."""
 
-    def __init__(self, name: str, directory: Path, launcher: str = "torchrun") -> None:
-        shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-        spec = directory / "job.yaml"
-        text = spec.read_text().replace("--steps, 120", f"--steps, {STEPS}")
-        spec.write_text(text.replace("launcher: torchrun", f"launcher: {launcher}"))
+    def __init__(self, name: str, directory: Path) -> None:
         foreign = ("SLURM", "HPC_RESUME", "RANK", "WORLD_SIZE", "MASTER_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
@@ -76,7 +72,14 @@ def jobs(tmp_path) -> Iterator:
     started: list[Job] = []
 
     def start(name: str, where: str, launcher: str = "torchrun") -> Job:
-        started.append(Job(name, tmp_path / where, launcher))
+        """One of the examples, shorter than it says; or what is in `where` already."""
+        directory = tmp_path / where
+        if not directory.exists():
+            shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+            spec = directory / "job.yaml"
+            text = spec.read_text().replace("--steps, 120", f"--steps, {STEPS}")
+            spec.write_text(text.replace("launcher: torchrun", f"launcher: {launcher}"))
+        started.append(Job(name, directory))
         return started[-1]
 
     yield start
@@ -150,3 +153,46 @@ def test_fsdp_goes_on_bit_for_bit(jobs):
     job, calm = interrupted(jobs, "fsdp"), uninterrupted(jobs, "fsdp")
     before, after = (torch.load(one.run / "final.pt", weights_only=True) for one in (calm, job))
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+ELASTIC = """\
+name: elastic
+command: [python, train.py, "120", "0.02", "5"]
+launcher: torchrun
+slurm: {ntasks_per_node: 2}
+env: {PET_MAX_RESTARTS: 1}
+"""
+
+
+def test_torchrun_starts_its_workers_again_and_they_go_on_within_the_attempt_and_are_warned_there(jobs, tmp_path):
+    """A worker is killed: torchrun's agent ends the other and starts both anew, once."""
+    directory = tmp_path / "elastic"
+    directory.mkdir()
+    (directory / "job.yaml").write_text(ELASTIC)
+    shutil.copy(Path(__file__).parents[1] / "slurm" / "ranks_train.py", directory / "train.py")
+    job = jobs("elastic", "elastic")
+
+    def steps(rank: int) -> list[int]:
+        log = job.run / f"executed.{rank}"
+        return [int(line.split()[1]) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def signal_rank_1(signum: int, after: int) -> int:
+        until = time.monotonic() + DEADLINE
+        while len(steps(1)) <= after:
+            assert time.monotonic() < until, job.words
+            assert job.process.poll() is None, job.words
+            time.sleep(0.02)
+        (record,) = (json.loads(path.read_text()) for path in job.run.glob("attempts/0001/pids/*.1.json"))
+        os.kill(record["pid"], signum)
+        return len(steps(1))
+
+    killed_after = signal_rank_1(signal.SIGKILL, 12)
+    signal_rank_1(signal.SIGUSR1, killed_after + 10)
+    job.finish()
+    exits = [json.loads(path.read_text()) for path in sorted(job.run.glob("attempts/*/exit.json"))]
+    assert [(record["code"], record["cause"]) for record in exits] == [(138, "operator"), (0, "finished")], job.words
+    assert exits[0]["step_after"] > killed_after - 5, "they went on before the warning"
+    for rank in (0, 1):
+        done = steps(rank)
+        assert set(done) == set(range(120))
+        assert len(done) - 120 <= 6, "what was since the last checkpoint when the worker was killed, and no more"

@@ -90,7 +90,8 @@ def train(run: hpc_resume.Run, steps: int, seconds: float, evaluate: int) -> Non
     size = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     walk = Walk(rank)
     run.register(walk=walk)
-    all_reduce = Sum(run.directory / f"sum.{run.attempt}", rank, size)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # by torchrun, within an attempt
+    all_reduce = Sum(run.directory / f"sum.{run.attempt}.{again}", rank, size)
     log = os.open(run.directory / f"executed.{rank}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for step in run.steps(steps):
         os.write(log, f"{run.attempt} {step} {time.time()}\n".encode())

@@ -11,8 +11,10 @@ from typing import Final
 
 from hpc_resume.errors import ConfigError
 from hpc_resume.launch.job_file import DEFAULT_NAME, STDIN_NAME, JobFile
+from hpc_resume.launch.launchers import choose
 from hpc_resume.launch.plan import decide
 from hpc_resume.launch.render import render
+from hpc_resume.launch.spec import Job
 from hpc_resume.launch.units import ArrayIndexes, array_indexes
 from hpc_resume.schedulers.continuation import Choice, job_key, task_indexes
 from hpc_resume.schedulers.local_task import LocalJob, TaskResult
@@ -23,9 +25,10 @@ MOST_TASKS: Final = 10_000  # each has a directory, and is looked at ten times a
 def local_job(file: JobFile, *, stdout: int | None, stderr: int | None = None) -> LocalJob:
     """The job as it runs here. An array runs as many tasks at once as its %N says, else one for each CPU we may use.
 
-    Raises ConfigError for an array of more than MOST_TASKS.
+    Raises ConfigError for an array of more than MOST_TASKS, and for ranks that srun would have to start.
     """
     job = file.job
+    _refuse_srun(job)
     array = job.slurm.get("array")
     asked = array_indexes(array) if array else ArrayIndexes(1, 1)
     if asked.tasks > MOST_TASKS:
@@ -48,6 +51,17 @@ def local_job(file: JobFile, *, stdout: int | None, stderr: int | None = None) -
         stdout=stdout,
         stderr=stderr,
     )
+
+
+def _refuse_srun(job: Job) -> None:
+    """Outside a job of Slurm's srun starts nothing, and says so in words about slurm.conf."""
+    launcher = choose("direct" if job.sweep else job.launcher, job.command, job.slurm)
+    if launcher.words[:1] == ("srun",) and "SLURM_JOB_ID" not in os.environ:
+        raise ConfigError(
+            f"this job's ranks are started by srun ({launcher.why}), which needs a job of Slurm's; on this machine use"
+            " `launcher: torchrun` with one node, or `launcher: direct` for one process; `hpc-resume submit` gives it"
+            " to a cluster"
+        )
 
 
 def words_at_start(job: LocalJob, choice: Choice) -> Iterator[str]:

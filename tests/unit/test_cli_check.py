@@ -81,6 +81,23 @@ def test_an_array_beyond_slurms_default_is_noted_and_a_huge_one_does_not_run_her
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("slurm: {ntasks_per_node: 4}", "auto: 4 tasks, of which srun makes one rank each"),
+        ("launcher: srun", "launcher: srun"),
+        ("launcher: torchrun\nslurm: {nodes: 2, ntasks_per_node: 2}", "launcher: torchrun"),
+    ],
+)
+def test_ranks_that_srun_would_start_are_refused_on_a_machine_without_slurm(cli, tmp_path, monkeypatch, keys, why):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    (tmp_path / "job.yaml").write_text(f"name: a\ncommand: [python, train.py]\n{keys}\n")
+    done = cli("run")
+    assert done.code == 78
+    assert f"this job's ranks are started by srun ({why})" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bash_that_is_none_is_refused_at_its_line(cli, tmp_path):
     (tmp_path / "job.yaml").write_text("name: a\ncommand: 'if x'\nsetup: |\n  module load cuda\n  if true; then\n")
     done = cli("check")

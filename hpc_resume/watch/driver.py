@@ -182,7 +182,7 @@ class _Driver:
         with contextlib.suppress(BrokenPipeError):  # nobody reads it any more; the program goes on
             _write(_STDOUT, data)
         if self._asking is not None:
-            self._asking.hear(data)
+            self._asking.hear(data, time.monotonic())
         return bool(data)
 
     def _pass_input(self) -> bool:

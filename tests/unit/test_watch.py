@@ -45,11 +45,27 @@ def test_a_watch_that_cannot_work_is_refused_with_its_place(tmp_path, watch, sai
     assert "job.yaml:3" in str(refused.value)
 
 
-def test_an_answer_in_two_pieces_is_one():
+def test_an_answer_in_pieces_is_one_and_ends_with_its_line():
     question = ask(Settings(b"s", re.compile(rb"saved \d"), 60.0), 0.0, None)
-    question.hear(b"sav")
+    question.hear(b"sav", 1.0)
     assert not question.is_over(1.0)
-    question.hear(b"ed 7")
+    question.hear(b"ed 7", 1.0)
+    assert question.answered
+    assert not question.is_over(1.0), "it may be in the middle of what it says"
+    question.hear(b" of 9\n", 1.2)
+    assert question.is_over(1.2)
+
+
+def test_an_answer_that_ends_no_line_is_one_after_a_moment():
+    question = ask(Settings(b"s", re.compile(rb"saved"), 60.0), 0.0, None)
+    question.hear(b"saved> ", 1.0)
+    assert [question.is_over(t) for t in (1.4, 1.5)] == [False, True]
+
+
+@pytest.mark.parametrize("expect", [rb"saved", rb"saved.*", rb"saved 7\r?\n", rb"(?s)saved.*"])
+def test_a_whole_line_is_an_answer_at_once(expect):
+    question = ask(Settings(b"s", re.compile(expect), 60.0), 0.0, None)
+    question.hear(b"got s\nsaved 7\n", 1.0)
     assert question.is_over(1.0)
 
 

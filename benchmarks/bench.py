@@ -29,7 +29,7 @@ def main() -> int:
     (HERE / "results.md").write_text(f"# Figures of one run of `make bench`\n\n{machine}.\n\n{table}\n")
     short = "\n".join(
         ["| what | ratio | against |", "|---|---|---|"]
-        + [f"| {f.name} | {f.ratio:.2g} | {f.baseline_name} |" for f in rows]
+        + [f"| {f.name} | {f.ratio:.2g} | {f.baseline_name} |" for f in rows if f.in_readme]
     )
     text = README.read_text()
     block = f"{MARKS[0]}\n{short}\n{MARKS[1]}"

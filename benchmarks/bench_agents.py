@@ -95,6 +95,14 @@ def measured(trials: int) -> list[Figure]:
         theirs = [value for _ in range(trials) for value in fleet(one_lock_file, count)]
         limit = f"flat: at most twice that of {FLEETS[0]}" if count > FLEETS[0] else ""
         found.append(
-            Figure(f"{count} agents at once: a start and a lease, each", "ms", mine, "one lock file", theirs, limit)
+            Figure(
+                f"{count} agents at once: a start and a lease, each",
+                "ms",
+                mine,
+                "one lock file",
+                theirs,
+                limit,
+                in_readme=count == FLEETS[-1],
+            )
         )
     return found

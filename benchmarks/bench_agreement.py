@@ -144,6 +144,7 @@ def figures() -> list[Figure]:
             "that of 2 ranks",
             found[2],
             limits.get(size, ""),
+            in_readme=size in limits,
         )
         for size, values in found.items()
     ]

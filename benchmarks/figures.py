@@ -17,6 +17,7 @@ class Figure:
     baseline_name: str
     baseline: Sequence[float]
     limit: str = ""  # what must hold, in words; empty: nothing was promised
+    in_readme: bool = True  # the others are in results.md alone
 
     @property
     def median(self) -> float:

@@ -138,7 +138,8 @@ hr::hear_outcome() {
   hr::json_get "$text" outcome && HR_OUTCOME=$REPLY
   hr::json_get "$text" code && [[ $REPLY =~ ^[0-9]+$ ]] || return 0
   case $HR_OUTCOME in
-    finished) if ((HR_SIGNALS > 0 && HR_CODE > 128)); then HR_CODE=0; fi ;; # signalled after its end
+    # Signalled after its end; torchrun and its kind make a code of their own of that.
+    finished) if ((HR_SIGNALS > 0 && (HR_CODE > 128 || HR_CHILD_IS_AGENT))); then HR_CODE=0; fi ;;
     stopped) HR_CODE=$REPLY ;;
     crashed) if ((HR_CODE == 0)); then HR_CODE=$REPLY; fi ;;
   esac

@@ -1,10 +1,12 @@
-"""srun ends with 0 when Slurm gives the node up: that is no finished run."""
+"""What a launcher's own code is worth: srun's 0 for a node given up, torchrun's 1 for a rank signalled after its end."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from .conftest import Job
+from .conftest import Job, poll
 
 SRUN = 'srun() { echo "{}" >"$HR_ATTEMPT_DIR/pids/n1.0.json"; %s return 0; }'
 FINISHED = """echo '{"version":1,"outcome":"finished","step":1,"code":0}' >"$HR_ATTEMPT_DIR/outcome.json";"""
@@ -32,3 +34,21 @@ def test_zero_of_srun_is_believed_of_a_program_that_opens_no_run(job: Job) -> No
     job.write(HR_SETUP=srun, HR_LAUNCHER=["srun"], HR_COMMAND=["python", "train.py"])
     assert job.run().returncode == 0
     assert list(job.directory.glob("runs/*/finished.json"))
+
+
+@pytest.mark.parametrize(("signalled", "code", "cause"), [(True, 0, "finished"), (False, 1, "crash")])
+def test_an_agents_code_for_a_rank_signalled_after_its_end_is_not_the_trainings(
+    job: Job, signalled: bool, code: int, cause: str
+) -> None:
+    """torchrun makes 1 of a worker that USR1 met in its atexit functions (seen under scancel)."""
+    torchrun = f"torchrun() {{ {FINISHED} touch ended; until [[ -e met ]]; do sleep 0.02; done; return 1; }}"
+    job.write(HR_SETUP=torchrun, HR_COMMAND=["torchrun", "train.py"])
+    process = job.start()
+    poll(lambda: (job.directory / "ended").exists())
+    if signalled:
+        process.send_signal(signal.SIGUSR1)
+        poll(lambda: any(event["event"] == "received" for event in job.events()))
+    (job.directory / "met").touch()
+    process.communicate(timeout=90)
+    assert process.returncode == code
+    assert job.json("*/attempts/0001/exit.json")["cause"] == cause

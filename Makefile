@@ -21,7 +21,7 @@ SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-fast lint bench survival side-by-side soak slurm clean torch frameworks slurm-packages
+.PHONY: help env demo test test-fast lint bench survival side-by-side soak slurm clean torch frameworks slurm-packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -89,19 +89,29 @@ slurm-packages:
 	  rm -f "$$log"
 	fi
 
+# For the tests alone: what makes file-system calls fail is a library in C, and `time` is a wrapper that a training may have.
+test-packages: slurm-packages
+	@missing=
+	if ! { command -v cc || command -v gcc || command -v clang; } >/dev/null; then missing="gcc libc6-dev"; fi
+	if [ ! -x /usr/bin/time ]; then missing="$$missing time"; fi
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  echo "== installing $$missing"
+	  $(APT) update && $(APT) install -y --no-install-recommends $$missing >/dev/null || echo "== no $$missing here" >&2
+	fi
+
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.made ## one job interrupted three times, without Slurm: ends with a table
 	@$(PY) examples/demo.py
 
-test: torch frameworks slurm-packages ## every test; as root on Debian installs Slurm for them
+test: torch frameworks test-packages ## every test; as root on Debian installs Slurm for them
 	@echo "== running every test"
 	$(PY) -m pytest -n $(JOBS) $(PYTEST)
 
 test-fast: $(VENV)/.made-dev ## the tests that need neither Slurm nor PyTorch
 	@$(PY) -m pytest -n $(JOBS) -m 'not slurm and not torch and not frameworks and not soak' $(PYTEST)
 
-soak: torch frameworks slurm-packages ## the long tests
+soak: torch frameworks test-packages ## the long tests
 	@$(PY) -m pytest -m soak --timeout=1800 $(PYTEST)
 
 lint: $(VENV)/.made-dev ## types, style and import contracts

@@ -1,7 +1,7 @@
 """What holds for every test: which ones this machine can run, and a loud end when some were not run.
 
-A test that uses the fixture `cluster` needs Slurm; one marked `torch` or `wandb` needs that package. With CI=true in
-the environment a missing need fails the whole run: what is skipped there would never run anywhere.
+A test that uses the fixture `cluster` needs Slurm, `library` a C compiler; one marked `torch` or `wandb` needs that
+package. With CI=true in the environment a missing need fails the whole run: what is skipped there would never run anywhere.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ NEEDS = (
         all(shutil.which(program, path=SBIN) for program in ("slurmctld", "slurmd", "sbatch")),
         "on Debian, as root: apt-get install slurm-wlm munge (`make test` as root does it)",
     ),
+    Need(
+        "compiler",
+        "C compiler",
+        any(shutil.which(program) for program in ("cc", "gcc", "clang")),
+        "on Debian, as root: apt-get install gcc libc6-dev (`make test` as root does it)",
+    ),
     Need("torch", "PyTorch", importlib.util.find_spec("torch") is not None, "`make test` installs it into the venv"),
     Need(
         "frameworks",
@@ -67,6 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
+        if "library" in getattr(item, "fixturenames", ()):
+            item.add_marker("compiler")
         for need in NEEDS:
             if item.get_closest_marker(need.mark) and not need.present:
                 item.add_marker(pytest.mark.skip(reason=reason(need)))

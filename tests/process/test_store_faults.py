@@ -162,8 +162,6 @@ print("calls", call)
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory) -> Path:
-    if COMPILER is None:
-        pytest.skip("this machine has no C compiler (cc, gcc or clang)")
     built = tmp_path_factory.mktemp("faults") / "faults.so"
     source = Path(__file__).with_name("faults.c")
     done = subprocess.run(

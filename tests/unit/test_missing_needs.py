@@ -25,7 +25,7 @@ def run_pytest(directory: Path, *, present: bool, ci: str) -> subprocess.Complet
     absent = "import dataclasses\nNEEDS = tuple(dataclasses.replace(need, present={}) for need in NEEDS)\n"
     (directory / "conftest.py").write_text(CONFTEST.read_text() + absent.format(present))
     (directory / "test_it.py").write_text(TESTS)
-    (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n  slurm: x\n  torch: x\n  soak: x\n")
+    (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n  slurm: x\n  compiler: x\n  torch: x\n  soak: x\n")
     environment = {**os.environ, "CI": ci}
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", str(directory)]

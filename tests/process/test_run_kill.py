@@ -163,6 +163,6 @@ print("calls", call)
 def test_kill_before_every_file_system_call_of_a_publish(tmp_path):
     script = tmp_path / "every_call.py"
     script.write_text(textwrap.dedent(EVERY_CALL))
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=220, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) > 20

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def in_ci() -> bool:
 
 def reason(need: Need) -> str:
     return f"this machine has no {need.name}"
+
+
+def pytest_configure() -> None:
+    # What `nohup make test` ignores, its children ignore, and bash lets nobody trap it again (bash(1), trap).
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """A fleet of sweep agents on a real Slurm cluster with the real W&B client, preempted at random until it is done.
 
-Every run waits for its first interruption, so that each has one; what is left afterwards is looked at, not assumed.
+Every run waits for its first interruption, and the first of these waits for two runs, so that each has one and two have
+it at the same moment however slow the machine is; what is left afterwards is looked at, not assumed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from loopback import Loopback, SeenRun
 from hpc_resume.run.rundir import RunDir
 
 STEPS = 30
+HOLD = 120  # seconds a run waits for its first interruption
 GRACE = 30  # seconds; a save takes less than one, on a machine with a core for every agent
 
 TRAIN = f"""
@@ -42,7 +44,9 @@ with hpc_resume.Run() as run:
     for step in run.steps({STEPS}):
         os.write(log, f"{{run.attempt}} {{step}}\\n".encode())
         state.done += 1
-        time.sleep(1.0 if run.attempt == 1 and step > 8 else 0.05)
+        held = time.monotonic() + {HOLD}
+        while run.attempt == 1 and step == 8 and not run.should_stop() and time.monotonic() < held:
+            time.sleep(0.05)
         run.log({{"done": state.done}})
 """
 
@@ -95,11 +99,14 @@ class Fleet:
         fresh = [task for task in tasks if (run := self.in_hand(task)) and len(RunDir(self.runs / run).attempts()) == 1]
         begun = [task for task in fresh if self.steps_done(self.in_hand(task)) > 2]
         begun = [task for task in begun if self.in_hand(task) not in self.interrupted]
+        if self.at_once < 2 and len(begun) == 1:
+            return  # it waits, and the next to begin is interrupted together with it
         at_random = self.more > 0 and self.chance.random() < 0.2
         self.more -= at_random
         chosen = begun or (list(tasks) if at_random else [])
-        taken = self.chance.sample(chosen, min(len(chosen), self.chance.randint(1, 3)))
-        self.at_once = max(self.at_once, len(taken))
+        fewest = 1 if self.at_once > 1 else 2
+        taken = self.chance.sample(chosen, min(len(chosen), self.chance.randint(fewest, 3)))
+        self.at_once = max(self.at_once, sum(bool(self.in_hand(task)) for task in taken))
         for task in taken:
             how = self.chance.choice(("preempt", "signal", "preempt"))
             self.interrupted.add(self.in_hand(task))

@@ -2,7 +2,8 @@
 # Needs GNU make, /bin/sh and a Python of 3.11 or newer; as root on Debian and Ubuntu it installs what else it needs.
 
 VENV ?= .venv
-JOBS ?= 2
+# Tests at once; on 2 cores 3, since most of them wait for a scheduler, a grace time or a server.
+JOBS ?= 3
 # Without its dependencies: it asks for a torch of its own choice.
 TORCHDATA ?= torchdata==0.11.0
 # The one place that names the PyTorch the tests run with. Without a GPU: PIP_INDEX_URL of PyTorch's CPU wheels is smaller.
@@ -15,6 +16,8 @@ PYTEST ?=
 PY := $(VENV)/bin/python
 # -qq: pip's warnings about the index's pages are not about us; its errors still show.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(PY) -m pip install -qq
+# One test at a time to each worker: xdist's chunks left one with the last four minutes.
+SHARED := -n $(JOBS) --maxschedchunk=1
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
 SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -106,10 +109,10 @@ demo: $(VENV)/.made ## one job interrupted three times, without Slurm: ends with
 
 test: torch frameworks test-packages ## every test; as root on Debian installs Slurm for them
 	@echo "== running every test"
-	$(PY) -m pytest -n $(JOBS) $(PYTEST)
+	$(PY) -m pytest $(SHARED) $(PYTEST)
 
 test-fast: $(VENV)/.made-dev ## the tests that need neither Slurm nor PyTorch
-	@$(PY) -m pytest -n $(JOBS) -m 'not slurm and not torch and not frameworks and not soak' $(PYTEST)
+	@$(PY) -m pytest $(SHARED) -m 'not slurm and not torch and not frameworks and not soak' $(PYTEST)
 
 soak: torch frameworks test-packages ## the long tests
 	@$(PY) -m pytest -m soak --timeout=1800 $(PYTEST)

@@ -76,6 +76,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     soak = "soak" in config.getoption("markexpr")
+    items.sort(key=lambda item: "unit" in item.path.parts)  # short ones last: no worker is left alone with a long one
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")

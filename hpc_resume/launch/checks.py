@@ -43,6 +43,7 @@ def notes(source: Source) -> Iterator[Problem]:
     if _looks_expanded(source.data.get("run_dir")):
         yield source.problem(("run_dir",), "$ and ~ stay as they are: this names a directory of exactly that spelling")
     yield from _large_array(source)
+    yield from _task_of_no_array(source)
 
 
 def _large_array(source: Source) -> Iterator[Problem]:
@@ -59,6 +60,16 @@ def _large_array(source: Source) -> Iterator[Problem]:
         )
 
 
+def _task_of_no_array(source: Source) -> Iterator[Problem]:
+    if _at(source, ("slurm", "array")) is not None or _at(source, ("sweep",)) is not None:
+        return
+    for key in ("output", "error"):
+        given = _at(source, ("slurm", key))
+        if isinstance(given, str) and re.search(r"(?<!%)(?:%%)*%\d*a", given):
+            yield source.problem(("slurm", key), f"this job is no array: Slurm writes {_NO_TASK} for %a; use %j")
+
+
+_NO_TASK: Final = 4294967294  # NO_VAL of slurm.h, measured under 22.05
 _AS_STRING: Final = "a command given as one string is run by bash, which expands it"
 
 

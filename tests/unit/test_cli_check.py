@@ -60,6 +60,24 @@ def test_a_note_does_not_make_a_file_wrong(cli, tmp_path):
     assert done.err.startswith("note: job.yaml:2:14: command[1]: $SLURM_ARRAY_TASK_ID stays as it is in a list")
 
 
+@pytest.mark.parametrize(
+    ("slurm", "place"),
+    [
+        ("{output: 'logs/%A_%a.out'}", "3:17: slurm.output"),
+        ("{error: '%4a.err'}", "3:16: slurm.error"),
+        ("{output: '%%a_%j.out'}", None),
+        ("{output: '%A_%a.out', array: 0-3}", None),
+    ],
+)
+def test_the_task_in_an_outputs_name_is_noted_where_there_is_no_array(cli, tmp_path, slurm, place):
+    (tmp_path / "job.yaml").write_text(f"name: a\ncommand: 'true'\nslurm: {slurm}\n")
+    done = cli("check")
+    assert done.code == 0
+    assert done.err == (
+        f"note: job.yaml:{place}: this job is no array: Slurm writes 4294967294 for %a; use %j\n" if place else ""
+    )
+
+
 def test_an_array_beyond_slurms_default_is_noted_and_a_huge_one_does_not_run_here(cli, tmp_path):
     def array(text):
         (tmp_path / "job.yaml").write_text(f"name: a\ncommand: 'true'\nslurm: {{array: '{text}'}}\n")

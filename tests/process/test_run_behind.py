@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -144,7 +145,13 @@ def test_a_disk_that_refuses_behind_is_said_and_the_training_goes_on(start, tmp_
 
 
 def fast_steps(fast: Path) -> list[str]:
-    return sorted(path.name for path in fast.glob("hpc_resume-*/checkpoints/*"))
+    """The whole ones: not what is being written, or removed, at this moment."""
+    names = (path.name for path in fast.glob("hpc_resume-*/checkpoints/*"))
+    return sorted(name for name in names if re.fullmatch(r"step-\d+", name))
+
+
+def fast_ahead(fast: Path, run: RunDir) -> bool:
+    return fast_steps(fast)[-1:] > [f"step-{run.latest_step():08d}"]
 
 
 @pytest.mark.parametrize("more", [{}, ASYNC], ids=["sync", "async"])
@@ -155,16 +162,14 @@ def test_on_the_same_node_the_fast_copy_is_used_and_on_another_the_shared_one(st
     (tmp_path / "slow").write_text("60")  # the shared file system takes for ever from now on
     for _ in range(60):
         child.wait_line("step")
-    eventually(
-        lambda: fast_steps(tmp_path / "fast")[-1] > f"step-{run.latest_step():08d}", "a newer one in the fast tier"
-    )
+    eventually(lambda: fast_ahead(tmp_path / "fast", run), "a newer one in the fast tier")
     child.signal(signal.SIGKILL)
     child.code()
     durable, kept = run.latest_step(), fast_steps(tmp_path / "fast")
     newest = int(kept[-1].removeprefix("step-"))
     assert newest > durable >= 10
     assert told(run, 1, "saved")[-1]["step"] == durable, "what only this node has was called saved"
-    assert told(run, 1, "saved_fast")[-1]["step"] == newest
+    assert newest - told(run, 1, "saved_fast")[-1]["step"] in (0, 10), "killed between a save and its line at most"
     (tmp_path / "slow").unlink()
 
     shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "run")
@@ -190,17 +195,17 @@ def test_a_fast_copy_that_does_not_verify_or_is_of_another_boot_is_passed_over(s
         begun = int(child.wait_line("start").split()[1])
         eventually(lambda begun=begun: (run.latest_step() or 0) > begun, "a first save on the shared file system")
         (tmp_path / "slow").write_text("60")
-        fast_ahead = lambda: fast_steps(tmp_path / "fast")[-1] > f"step-{run.latest_step():08d}"  # noqa: E731
-        eventually(fast_ahead, "a newer one in the fast tier")
+        eventually(lambda: fast_ahead(tmp_path / "fast", run), "a newer one in the fast tier")
         child.signal(signal.SIGKILL)
         child.code()
         (tmp_path / "slow").unlink()
         own = next((tmp_path / "fast").iterdir())
         if spoil == "flip":
-            state = max(own.glob("checkpoints/step-*/state.json"))
-            data = bytearray(state.read_bytes())
-            data[-9] ^= 1
-            state.write_bytes(data)
+            for step in fast_steps(tmp_path / "fast"):  # two, when the kill came between a save and the next removal
+                state = own / "checkpoints" / step / "state.json"
+                data = bytearray(state.read_bytes())
+                data[-9] ^= 1
+                state.write_bytes(data)
         else:
             owner = json.loads((own / "owner.json").read_text()) | {"boot_id": "before"}
             (own / "owner.json").write_text(json.dumps(owner))

@@ -12,6 +12,7 @@ import argparse
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help="the cells whose name matches")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="an empty or new directory for the cells' own")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: 40 nodes are left running otherwise
     chosen = [cell for cell in cells() if re.search(options.only, cell.name)]
     began = time.monotonic()
 

@@ -96,10 +96,14 @@ def play(
         ordered = sorted(chosen, key=lambda cell: (cell.interruption not in SLOW, cell.interruption, cell.phase))
         stage = Stage(cluster, directory / name, ordered)
         with stage.board, ThreadPoolExecutor(places) as pool:
-            for future in as_completed([pool.submit(_play_one, stage, cell) for cell in ordered]):
-                played = future.result()
-                done[played.cell] = played
-                told(played)
+            try:
+                for future in as_completed([pool.submit(_play_one, stage, cell) for cell in ordered]):
+                    played = future.result()
+                    done[played.cell] = played
+                    told(played)
+            except BaseException:  # Ctrl-C: else the pool would play all that is left before it lets go
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     lacking = {
         cell: Played(cell, None, Verdict(False, f"not run: {why}"))
         for cell in cells

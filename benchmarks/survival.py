@@ -44,7 +44,11 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="survival-") as name, Cluster(nodes=NODES, patience=GRACE) as cluster:
         version = cluster.shape.version
-        played = play(cluster, options.keep or Path(name), chosen, told)
+        try:
+            played = play(cluster, options.keep or Path(name), chosen, told)
+        finally:  # a second Ctrl-C in the middle of taking it down would leave the rest of it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     machine = f"Slurm {version}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     if not options.only:
         text = markdown(played, machine, (time.monotonic() - began) / 60)

@@ -69,9 +69,12 @@ def reason(need: Need) -> str:
     return f"this machine has no {need.name}"
 
 
-def pytest_configure() -> None:
-    # What `nohup make test` ignores, its children ignore, and bash lets nobody trap it again (bash(1), trap).
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def pytest_configure(config: pytest.Config) -> None:
+    # What `nohup make test` ignores, its children ignore, and bash lets nobody trap it again (bash(1), trap). A handler
+    # outlives the hang-up as well, and exec gives the children the default; xdist's workers must still inherit.
+    workers_run_them = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and not workers_run_them:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -177,6 +177,8 @@ def _complain_extra(key: str, value: object, section: Mapping[str, object]) -> I
         yield path, "must be the long name of an sbatch option, as constraint or gres-flags", True
     elif name in OWNED:
         yield path, f"--{_dashed(name)} is not yours to set here: {OWNED[name]}", True
+    elif name == "array":
+        yield path, "write it as slurm.array: its tasks are runs of their own here, and are counted", True
     elif name in section and name != "extra":  # sbatch has an --extra of its own
         yield path, f"given twice: also as slurm.{name}", True
     elif name in OPTIONS:

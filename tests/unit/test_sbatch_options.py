@@ -47,6 +47,8 @@ def test_an_option_of_ours_is_refused_with_the_key_that_does_it(name):
         ({"extra": {"x y": "1"}}, "must be the long name of an sbatch option"),
         ({"extra": {"new": "a\nb"}}, "a line break cannot stand"),
         ({"extra": {"new": ["a"]}}, "must be one value"),
+        ({"extra": {"array": "0-3"}}, "write it as slurm.array"),
+        ({"extra": {"--array": "0-3"}}, "write it as slurm.array"),
         ({"mem": "1G", "extra": {"mem": "2G"}}, "given twice: also as slurm.mem"),
         ({"extra": {"gpus-per-node": "x"}}, "a number of GPUs"),
     ],

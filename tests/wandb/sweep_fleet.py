@@ -109,8 +109,10 @@ class Fleet:
         self.at_once = max(self.at_once, sum(bool(self.in_hand(task)) for task in taken))
         for task in taken:
             how = self.chance.choice(("preempt", "signal", "preempt"))
-            self.interrupted.add(self.in_hand(task))
-            self.interruptions.append(f"{how} {task} {self.in_hand(task)}")
+            run = self.in_hand(task)
+            if run and RunDir(self.runs / run).attempts():  # else its first attempt is still to come, and waits for one
+                self.interrupted.add(run)
+            self.interruptions.append(f"{how} {task} {run}")
             if how == "signal":
                 self.cluster._run("scancel", "--batch", "--signal=USR1", task)
             else:

@@ -66,6 +66,7 @@ def test_a_note_does_not_make_a_file_wrong(cli, tmp_path):
         ("{output: 'logs/%A_%a.out'}", "3:17: slurm.output"),
         ("{error: '%4a.err'}", "3:16: slurm.error"),
         ("{output: '%%a_%j.out'}", None),
+        ("{output: '\\%a.out'}", None),
         ("{output: '%A_%a.out', array: 0-3}", None),
     ],
 )
